@@ -1,0 +1,27 @@
+"""Stain normalisation after Macenko et al. (ISBI 2009), with the same bits on every CPU; see `docs/stain.md`."""
+
+from exaone_prep.stain.batch import NormalizedBatch, OnFailure, StainStatus, normalize
+from exaone_prep.stain.fitting import fit
+from exaone_prep.stain.gates import MIN_KEPT_SLIDE, SENTENCES, verdict_patch, verdict_slide
+from exaone_prep.stain.reference import MACENKO_REFERENCE, Reference, load_reference
+from exaone_prep.stain.stain_fit import FitDiagnostics, FitReason, FitStatus, StainFit, Verdict
+
+__all__ = [
+    "MACENKO_REFERENCE",
+    "MIN_KEPT_SLIDE",
+    "SENTENCES",
+    "FitDiagnostics",
+    "FitReason",
+    "FitStatus",
+    "NormalizedBatch",
+    "OnFailure",
+    "Reference",
+    "StainFit",
+    "StainStatus",
+    "Verdict",
+    "fit",
+    "load_reference",
+    "normalize",
+    "verdict_patch",
+    "verdict_slide",
+]
