@@ -1,0 +1,158 @@
+"""Cheap quality measures of a patch, taken before normalisation; `docs/quality.md` has the figures behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exaone_prep.manifest import Quality
+
+Verdict = Literal["kept", "white", "black", "pen", "blurred"]
+"""What becomes of a patch: kept, or the reason why it is dropped."""
+
+DROP_REASONS: Final = tuple(verdict for verdict in get_args(Verdict) if verdict != "kept")
+
+BLOCK_PX: Final = 8
+"""Side of the squares whose mean colour is judged: about a nucleus at 0.5 µm/px, so that no single cell is ink."""
+
+WHITE_MIN: Final = 215
+"""Glass: every channel of a block is at least this bright ..."""
+
+WHITE_MAX_CHROMA: Final = 24
+"""... and the largest and smallest channel lie no further apart than this."""
+
+DARK_MAX: Final = 60
+"""Below this in every channel there is no light to tell a stain by: felt-tip, slide edge, areas painted black."""
+
+# Stained tissue lets red through (eosin) or red and blue (haematoxylin), hardly ever more green than red.
+_GREEN_OVER_RED: Final = 25
+_BLUE_OVER_RED: Final = 70
+_BLUE_GREEN_OVER_RED: Final = 10
+_RED_OVER_REST: Final = 100
+_BLACK_MAX_CHROMA: Final = 29
+_BLACK_BLUE_OVER_RED: Final = 5  # black ink is neutral or brownish, a nucleus too dense to shine through is bluish
+
+
+@dataclass(frozen=True)
+class QualityMeasures:
+    """What is measured on a patch.
+
+    Attributes:
+        white: Share of glass, 0 to 1.
+        black: Share of darkness, 0 to 1.
+        pen: Share of coloured ink, 0 to 1; disjoint from `black`, which black felt-tip counts as.
+        sharpness: Modified Laplacian (Nayar and Nakagawa, Shape from focus, IEEE TPAMI 16(8), 1994) over gradient:
+            absolute second over absolute first differences of green, along rows and columns, at half the patch's
+            resolution; free of contrast and brightness. In focus about 1 to 1.5; 0 for a patch of one colour.
+    """
+
+    white: float
+    black: float
+    pen: float
+    sharpness: float
+
+
+def measure(patch: NDArray[np.uint8]) -> QualityMeasures:
+    """Measure a patch, in integers up to one division each, so that every CPU finds the same.
+
+    Args:
+        patch: uint8 (H, W, 3), RGB as scanned, at least 8×8; rows and columns beyond a multiple of 8 are not judged.
+
+    Raises:
+        ValueError: The patch is not uint8 (H, W, 3) of at least 8×8.
+    """
+    if patch.dtype != np.uint8 or patch.ndim != 3 or patch.shape[2] != 3 or min(patch.shape[:2]) < BLOCK_PX:
+        raise ValueError(f"a patch must be uint8 (H, W, 3) of at least 8×8, not {patch.dtype} {patch.shape}")
+    rows, columns = patch.shape[0] // BLOCK_PX, patch.shape[1] // BLOCK_PX
+    pixels = patch[: rows * BLOCK_PX, : columns * BLOCK_PX].reshape(rows * BLOCK_PX, -1)
+    # Sums of two rows serve both reductions: whole rows are added at memory speed, neighbours in a row are not.
+    pairs = np.add(pixels[0::2], pixels[1::2], dtype=np.uint16)
+    red, green, blue = _block_means(pairs, rows, columns)
+    lightest, chroma = _lightest_and_chroma(red, green, blue)
+    black = lightest < DARK_MAX
+    white = (lightest - chroma >= WHITE_MIN) & (chroma <= WHITE_MAX_CHROMA)
+    pen = _ink(red, green, blue) & ~black
+    count = rows * columns
+    return QualityMeasures(
+        white=int(np.count_nonzero(white)) / count,
+        black=int(np.count_nonzero(black)) / count,
+        pen=int(np.count_nonzero(pen)) / count,
+        sharpness=_sharpness(pairs),
+    )
+
+
+def verdict(measures: QualityMeasures, settings: Quality) -> Verdict:
+    """Hold the measures of a patch against the limits; the first reason in the order white, black, pen, blurred."""
+    if measures.white > settings.max_white:
+        return "white"
+    if measures.black > settings.max_black:
+        return "black"
+    if measures.pen > settings.max_pen:
+        return "pen"
+    if measures.sharpness < settings.min_sharpness:
+        return "blurred"
+    return "kept"
+
+
+def pen_pixels(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Tell ink (green, cyan, blue, red, black felt-tip) from what haematoxylin and eosin can look like.
+
+    A rule on colour alone, on the safe side: pale ink, the rim of a stroke, violet and pink ink pass as tissue; of
+    tissue, only erythrocytes and muscle at their very reddest are taken for red ink (`docs/quality.md`).
+
+    Args:
+        pixels: uint8 (..., 3), RGB as scanned.
+
+    Returns:
+        bool (...), true for ink.
+    """
+    # A plane of int16 per channel: three strided copies cost less than arithmetic on strided views.
+    red, green, blue = (np.ascontiguousarray(pixels[..., channel], dtype=np.int16) for channel in range(3))
+    return _ink(red, green, blue)
+
+
+def _ink(red: NDArray[np.int16], green: NDArray[np.int16], blue: NDArray[np.int16]) -> NDArray[np.bool_]:
+    lightest, chroma = _lightest_and_chroma(red, green, blue)
+    green_over_red, blue_over_red = green - red, blue - red
+    ink: NDArray[np.bool_] = green_over_red >= _GREEN_OVER_RED
+    ink |= (blue_over_red >= _BLUE_OVER_RED) & (green_over_red >= _BLUE_GREEN_OVER_RED)
+    ink |= red - np.maximum(green, blue) >= _RED_OVER_REST
+    ink |= (lightest < DARK_MAX) & (chroma <= _BLACK_MAX_CHROMA) & (blue_over_red <= _BLACK_BLUE_OVER_RED)
+    return ink
+
+
+def _lightest_and_chroma(
+    red: NDArray[np.int16], green: NDArray[np.int16], blue: NDArray[np.int16]
+) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    lightest = np.maximum(np.maximum(red, green), blue)
+    return lightest, lightest - np.minimum(np.minimum(red, green), blue)
+
+
+def _block_means(pairs: NDArray[np.uint16], rows: int, columns: int) -> NDArray[np.int16]:
+    """Mean colours of the 8×8 squares, rounded: int16 (3, columns, rows); `pairs` is uint16 (H/2, 3·W)."""
+    half = BLOCK_PX // 2
+    stripes = pairs.reshape(rows, half, -1).sum(axis=1, dtype=np.uint16)
+    # Turned, so that the sum over neighbours in a row runs over whole contiguous rows, too.
+    turned = np.ascontiguousarray(stripes.T).reshape(columns, BLOCK_PX, 3 * rows)
+    sums = turned.sum(axis=1, dtype=np.uint16).reshape(columns, 3, rows)
+    area = BLOCK_PX * BLOCK_PX
+    means: NDArray[np.int16] = ((sums + area // 2) // area).astype(np.int16).transpose(1, 0, 2)
+    return np.ascontiguousarray(means)
+
+
+def _sharpness(pairs: NDArray[np.uint16]) -> float:
+    """Second over first differences of green on 2×2 sums; `pairs` is uint16 (H/2, 3·W), sums of two rows."""
+    # Green is where both stains absorb most and the greater part of luma, at a third of its price.
+    light = (pairs[:, 1::6] + pairs[:, 4::6]).view(np.int16)  # at most 1020: a second difference is within ±2040
+    down, across = light[1:] - light[:-1], light[:, 1:] - light[:, :-1]
+    slope = _total(down) + _total(across)
+    if slope == 0:
+        return 0.0
+    return (_total(down[1:] - down[:-1]) + _total(across[:, 1:] - across[:, :-1])) / slope
+
+
+def _total(differences: NDArray[np.int16]) -> int:
+    return int(np.abs(differences).sum(dtype=np.int64))
