@@ -1,0 +1,236 @@
+"""The command line.
+
+Exit codes: 0 done; 1 something failed, what is committed is kept; 2 wrong manifest, option or directory; 3 verification
+found damage; 4 another environment made other bytes; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from exaone_prep import __version__
+from exaone_prep.errors import ManifestError, PrepError
+
+# Everything heavy is imported by the command that needs it: `--help` answers at once.
+if TYPE_CHECKING:
+    from exaone_prep.manifest import Manifest
+
+app = typer.Typer(
+    name="exaone-prep",
+    help="From whole-slide images to verified, mixed, stain-normalised WebDataset shards.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+CORES = len(os.sched_getaffinity(0))
+
+DatasetArgument = Annotated[str, typer.Argument(help="Data set directory: a local path or an fsspec URL.")]
+ManifestArgument = Annotated[Path | None, typer.Argument(help="The manifest; see `exaone-prep schema`.")]
+SlidesOption = Annotated[
+    list[str] | None, typer.Option("--slides", help="Instead of a manifest: glob, folder or file.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="One setting of the manifest, such as `stain.fit=patch`.")
+]
+WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes that read slides.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
+) -> None:
+    del version, debug  # both have been seen to by now
+
+
+@app.command()
+def build(
+    manifest: ManifestArgument = None,
+    *,
+    out: Annotated[str, typer.Option("--out", help="Data set directory to create or to go on with.")],
+    slides: SlidesOption = None,
+    settings: SetOption = None,
+    workers: WorkersOption = CORES,
+    scratch: Annotated[Path | None, typer.Option("--scratch", help="Local working space.")] = None,
+    after: Annotated[
+        str | None, typer.Option("--after", help="Build only slides that this data set has not done.")
+    ] = None,
+) -> None:
+    """Build a data set; killed and started again, it goes on and ends with the same bytes."""
+    from exaone_prep.commands.build import build_command
+
+    chosen, base = _manifest(manifest, slides, settings)
+    build_command(chosen, base=base, out=out, workers=workers, scratch=scratch, after=after)
+
+
+@app.command()
+def verify(
+    dataset: DatasetArgument,
+    quick: Annotated[bool, typer.Option("--quick", help="Sizes only.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every image as well.")] = False,
+    workers: WorkersOption = CORES,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a data set against its ledger, its index and its digest."""
+    from exaone_prep.commands.verify import verify_command
+
+    if quick and deep:
+        raise ManifestError("Choose --quick or --deep.")
+    verify_command(dataset, "quick" if quick else "deep" if deep else "full", workers=workers, as_json=as_json)
+
+
+@app.command()
+def status(dataset: DatasetArgument, as_json: JsonOption = False) -> None:
+    """Say how far a data set is, from its ledger."""
+    from exaone_prep.commands.status import status_command
+
+    status_command(dataset, as_json=as_json)
+
+
+@app.command()
+def inspect(
+    slide: Annotated[Path, typer.Argument(help="One slide.")],
+    settings: SetOption = None,
+    picture: Annotated[Path | None, typer.Option("--picture", help="PNG to write.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a build would make of one slide: mpp and its source, level, tissue, stain; with a picture."""
+    from exaone_prep.commands.inspect import inspect_command
+
+    inspect_command(slide, _settings(settings), picture=picture, as_json=as_json)
+
+
+@app.command()
+def estimate(
+    manifest: ManifestArgument = None,
+    slides: SlidesOption = None,
+    settings: SetOption = None,
+    sample: Annotated[int, typer.Option("--sample", min=1, help="Slides to survey.")] = 8,
+    workers: WorkersOption = CORES,
+    as_json: JsonOption = False,
+) -> None:
+    """Survey a sample of the slides and say what a build will need."""
+    from exaone_prep.commands.estimate import estimate_command
+
+    chosen, base = _manifest(manifest, slides, settings)
+    estimate_command(chosen, base=base, sample=sample, workers=workers, as_json=as_json)
+
+
+@app.command()
+def sheet(
+    dataset: DatasetArgument,
+    out: Annotated[Path, typer.Option("--out", help="PNG to write.")] = Path("contact-sheet.png"),
+    slides: Annotated[int, typer.Option("--slides", min=1, help="Slides to show.")] = 6,
+) -> None:
+    """Draw a contact sheet: slides with their kept patches, patches before and after normalisation."""
+    from exaone_prep.dataset import open_dataset
+    from exaone_prep.sheet import contact_sheet
+
+    picture = contact_sheet(open_dataset(dataset), slides=slides)
+    if picture is None:
+        raise PrepError(f"{dataset} holds no sample yet, so there is nothing to show.")
+    picture.save(out, "PNG")
+    typer.echo(f"contact sheet: {out}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the manifest."""
+    from exaone_prep.manifest import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
+    slides: Annotated[int, typer.Option("--slides", min=1)] = 6,
+    labs: Annotated[int, typer.Option("--labs", min=1)] = 3,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+) -> None:
+    """Generate H&E-like slides with known stains, and a manifest that builds them."""
+    from exaone_prep.phantom import PhantomSettings, write_phantoms
+
+    written = write_phantoms(out, PhantomSettings(slides=slides, labs=labs, seed=seed))
+    typer.echo(f"{len(written)} slides in {out}; build them with: exaone-prep build {out}/data_manifest.yaml --out DIR")
+
+
+def _manifest(path: Path | None, slides: list[str] | None, settings: list[str] | None) -> tuple[Manifest, Path]:
+    from exaone_prep.manifest import load_manifest, parse_manifest
+
+    if (path is None) == (not slides):
+        raise ManifestError("Give a manifest, or slides by --slides; one of the two.")
+    if path is not None:
+        return load_manifest(path, _settings(settings)), path.resolve().parent
+    document = {"name": "slides", "cohorts": [{"name": "slides", "slides": slides}]}
+    return parse_manifest(document, _settings(settings), where="--slides"), Path.cwd()
+
+
+def _settings(given: list[str] | None) -> dict[str, str]:
+    settings = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ManifestError(f"--set {text}: write it as name=value, such as stain.fit=patch.")
+        settings[name.strip()] = value
+    return settings
+
+
+def main() -> NoReturn:
+    """Run a command; an error is one sentence on standard error."""
+    signal.signal(signal.SIGTERM, _terminate)
+    words = [word for word in sys.argv[1:] if word != "--debug"]
+    debug = len(words) < len(sys.argv) - 1
+    try:
+        app(words, standalone_mode=False)
+    except typer.Exit as ending:
+        sys.exit(ending.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted; what is committed is kept, the same command goes on")
+        sys.exit(130)
+    except (PrepError, OSError) as error:
+        if debug:
+            raise
+        from exaone_prep.build import sentence_of
+
+        _say(sentence_of(error))
+        sys.exit(error.exit_code if isinstance(error, PrepError) else 1)
+    except Exception as error:
+        # Click's own errors (a missing option, say) know how to show themselves; all others are defects.
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"exaone-prep: {sentence}\n")
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

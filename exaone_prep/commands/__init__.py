@@ -1,0 +1,1 @@
+"""What the commands of `exaone_prep.cli` do and say; one module each."""

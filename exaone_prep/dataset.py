@@ -1,0 +1,208 @@
+"""A data set that is being built or was built: its frozen catalog, its settings, and where its slides lie."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from exaone_prep import layout
+from exaone_prep.catalog import (
+    Catalog,
+    CatalogRow,
+    PrivateTable,
+    build_catalog,
+    explain_difference,
+    id_key_from_environment,
+    locations,
+)
+from exaone_prep.environment import describe, in_words, pixel_versions
+from exaone_prep.errors import DatasetError, StorageConflictError
+from exaone_prep.manifest import Manifest, StainReference, frozen_manifest
+from exaone_prep.names import Names
+from exaone_prep.stain import MACENKO_REFERENCE, Reference, load_reference
+from exaone_prep.steps import reach
+from exaone_prep.storage import Storage, open_storage, put_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A data set directory with a catalog.
+
+    Attributes:
+        storage: Where it lies.
+        catalog: Frozen at the first run.
+        manifest: The settings the catalog was frozen with; its cohorts name no places.
+        private: Clear names and places, where ids are hashed and `private/` can be read.
+    """
+
+    storage: Storage
+    catalog: Catalog
+    manifest: Manifest
+    private: PrivateTable | None = None
+
+    @cached_property
+    def groups(self) -> dict[int, tuple[CatalogRow, ...]]:
+        """The slides of each group."""
+        return self.catalog.groups()
+
+    @cached_property
+    def names(self) -> Names:
+        """Where slides lie, and what messages may say of it."""
+        private = {row.slide_id: row for row in self.private.rows} if self.private else {}
+        return Names(
+            locations(self.catalog, self.private),
+            hidden=self.manifest.privacy.slide_ids == "hash",
+            patients={slide_id: row.patient for slide_id, row in private.items()},
+        )
+
+    @property
+    def reference(self) -> Reference:
+        """The stain to normalise to."""
+        written = self.manifest.stain.reference
+        if isinstance(written, str):
+            return load_reference(written)
+        return Reference(**written.model_dump())
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of the packages that touch pixels, as the catalog froze them."""
+        return self.catalog.metadata.versions
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """In which the catalog was frozen."""
+        return self.catalog.metadata.environment
+
+
+def open_dataset(url: str | Path, *, private: bool = False) -> Dataset:
+    """Open a data set that exists.
+
+    Args:
+        url: Local path or fsspec URL.
+        private: Whether `private/` is read as well: only what opens slides needs it.
+
+    Raises:
+        DatasetError: There is none.
+    """
+    storage = open_storage(url)
+    try:
+        catalog = Catalog.from_parquet(storage.read(layout.CATALOG))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DatasetError(f"There is no data set at {storage.url} (it has no {layout.CATALOG}).") from error
+    manifest = frozen_manifest(catalog.metadata.manifest)
+    table = None
+    if private and manifest.privacy.slide_ids == "hash":
+        table = PrivateTable.from_parquet(storage.read(layout.private(catalog.content_id)))
+    return Dataset(storage=storage, catalog=catalog, manifest=manifest, private=table)
+
+
+def create_dataset(
+    url: str | Path,
+    manifest: Manifest,
+    *,
+    base: Path,
+    after: Dataset | None = None,
+    on_stamped: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Freeze the catalog of a new data set, or go on with the one that is there.
+
+    Args:
+        url: Local path or fsspec URL.
+        manifest: What to build.
+        base: Where the manifest's relative paths start.
+        after: A data set whose finished slides are left out.
+        on_stamped: Called after each slide with how many are stamped and how many there are.
+
+    Raises:
+        DatasetError: Another manifest, or other versions of packages, began what is there.
+        ManifestError: See `build_catalog`.
+    """
+    storage = open_storage(url)
+    manifest = _with_written_reference(manifest, base)
+    versions = pixel_versions(manifest.readers)
+    if storage.size(layout.CATALOG) is not None:
+        return _continued(url, manifest, versions)
+    _refuse_foreign(storage)
+    key = id_key_from_environment() if manifest.privacy.slide_ids == "hash" else None
+    catalog, private = build_catalog(
+        manifest,
+        base=base,
+        versions=versions,
+        environment=describe(versions),
+        key=key,
+        on_stamped=on_stamped,
+        done_before=_done(after) if after is not None else None,
+    )
+    reach("catalog-before")
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        if private is not None:
+            put_bytes(storage, layout.private(catalog.content_id), private.to_parquet(), scratch)
+        try:
+            put_bytes(storage, layout.CATALOG, catalog.to_parquet(), scratch)
+        except StorageConflictError:
+            return _continued(url, manifest, versions, content_id=catalog.content_id)
+    reach("catalog-after")
+    return _continued(url, manifest, versions)
+
+
+def _with_written_reference(manifest: Manifest, base: Path) -> Manifest:
+    """The manifest with the numbers of its stain reference in place of a file's name: a file may change or go."""
+    named = manifest.stain.reference
+    if not isinstance(named, str) or named == MACENKO_REFERENCE.name:
+        return manifest
+    numbers = StainReference.model_validate(load_reference(base / named).to_json())
+    return manifest.model_copy(update={"stain": manifest.stain.model_copy(update={"reference": numbers})})
+
+
+def _continued(url: str | Path, manifest: Manifest, versions: dict[str, str], content_id: str | None = None) -> Dataset:
+    dataset = open_dataset(url, private=True)
+    where = dataset.storage.url
+    changed = explain_difference(dataset.catalog.metadata.manifest, manifest.canonical())
+    if changed:
+        raise DatasetError(
+            f"{where} was begun with another manifest: {', '.join(changed)} differ. "
+            "Build into a new directory, or go back to the old settings."
+        )
+    if versions != dataset.versions:
+        raise DatasetError(
+            f"{where} was begun with other versions of the packages that touch pixels, in this environment: "
+            f"{in_words(dataset.environment)}. Install those, or build into a new directory."
+        )
+    if content_id is not None and content_id != dataset.catalog.content_id:
+        raise DatasetError(f"Another build began in {where} meanwhile with other slides; choose another one.")
+    # A copy for people; the catalog itself holds the settings.
+    text = yaml.safe_dump(dataset.catalog.metadata.manifest, sort_keys=False, allow_unicode=True)
+    if dataset.storage.size(layout.MANIFEST) is None:
+        dataset.storage.replace(layout.MANIFEST, text.encode())
+    return dataset
+
+
+def _refuse_foreign(storage: Storage) -> None:
+    """Not into a folder that holds something else, nor into one that cannot be written."""
+    folder = storage.local
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise DatasetError(f"{folder} is not a directory.")
+    ours = {layout.MANIFEST, "private", ".scratch"}
+    if folder.is_dir() and any(entry.name not in ours for entry in folder.iterdir()):
+        raise DatasetError(f"{folder} is not empty and holds no data set; choose another directory.")
+
+
+def _done(dataset: Dataset) -> dict[str, str]:
+    """Slides that a data set has finished, by id, with their content stamps.
+
+    Raises:
+        DatasetError: It is not complete.
+    """
+    from exaone_prep.outcomes import read_outcomes
+
+    finished = {row["slide_id"] for row in read_outcomes(dataset).to_pylist() if row["outcome"] != "quarantined"}
+    return {row.slide_id: row.stamp for row in dataset.catalog.rows if row.slide_id in finished}

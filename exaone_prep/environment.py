@@ -1,0 +1,69 @@
+"""What a build depends on besides its slides and its settings: versions of the packages that touch pixels."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+from exaone_prep import __version__
+from exaone_prep.errors import ManifestError
+
+PIXEL_PACKAGES: Final = ("numpy", "openslide-bin", "pillow", "scipy", "simplejpeg")
+"""Decode, reduce, judge, encode. Their versions are part of the content id."""
+
+_BY_READER: Final = {"openslide": (), "tiatoolbox": ("tiatoolbox", "tifffile", "imagecodecs", "wsidicom", "zarr")}
+
+
+def pixel_versions(readers: Sequence[str]) -> dict[str, str]:
+    """Versions of this package and of those that touch pixels.
+
+    Raises:
+        ManifestError: A reader that the manifest asks for is not installed.
+    """
+    versions = {"exaone-prep": __version__}
+    for name in PIXEL_PACKAGES:
+        versions[name] = version(name)
+    for reader in readers:
+        for name in _BY_READER[reader]:
+            try:
+                versions[name] = version(name)
+            except PackageNotFoundError as error:
+                raise ManifestError(
+                    f"readers: `{reader}` needs the package {name}, which is not installed; "
+                    f"install the extra `{reader}` or take the reader out."
+                ) from error
+    return versions
+
+
+def describe(versions: dict[str, str]) -> dict[str, object]:
+    """This process's environment, for commit records and for messages about conflicts."""
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "cpu": _cpu_model(),
+        "versions": versions,
+    }
+
+
+def in_words(environment: dict[str, object]) -> str:
+    """An environment in a line."""
+    versions = environment.get("versions")
+    packages = " ".join(f"{name}={number}" for name, number in versions.items()) if isinstance(versions, dict) else "?"
+    return f"{environment.get('host')} ({environment.get('cpu')}; {packages})"
+
+
+def _cpu_model() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:  # noqa: PTH123 (a line of a kernel file)
+            for line in stream:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        return platform.processor()
+    return platform.processor()

@@ -1,0 +1,72 @@
+"""Outcomes of all slides, derived from catalog, survey and ledger; every slide of the catalog has one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pyarrow as pa
+
+from exaone_prep import layout
+from exaone_prep.dataset import Dataset
+from exaone_prep.ledger import GroupRecord, read_ledger
+from exaone_prep.survey_table import SCHEMA as SURVEY
+from exaone_prep.survey_table import read_survey
+
+_FROM_CATALOG: Final = [
+    pa.field("slide_id", pa.string(), nullable=False),
+    pa.field("cohort", pa.string(), nullable=False),
+    pa.field("patient_id", pa.string(), nullable=False),
+    pa.field("split", pa.string(), nullable=False),
+    pa.field("group", pa.int32(), nullable=False),
+    pa.field("duplicate_of", pa.string()),
+]
+_FROM_SURVEY: Final = [
+    SURVEY.field(name)
+    for name in ("outcome", "reason", "sentence", "mpp", "mpp_source", "effective_mpp", "tissue_mm2", "planned", "kept")
+] + [SURVEY.field(name) for name in SURVEY.names if name.startswith(("dropped_", "stain_"))]
+
+OUTCOMES_SCHEMA: Final = pa.schema(
+    [*_FROM_CATALOG, *_FROM_SURVEY], metadata={"exaone_prep.format_version": str(layout.FORMAT_VERSION)}
+)
+STAIN_SCHEMA: Final = pa.schema(
+    [SURVEY.field("slide_id"), SURVEY.field("cohort")]
+    + [SURVEY.field(name) for name in SURVEY.names if name.startswith(("fit_", "stain_"))],
+    metadata={"exaone_prep.format_version": str(layout.FORMAT_VERSION)},
+)
+
+
+def survey_rows(dataset: Dataset, records: Sequence[GroupRecord]) -> dict[str, dict[str, Any]]:
+    """Survey rows of the committed groups, by slide id."""
+    return {
+        row["slide_id"]: row
+        for record in records
+        for row in read_survey(dataset.storage.read(layout.survey(record.group))).to_pylist()
+    }
+
+
+def outcomes_table(dataset: Dataset, surveys: dict[str, dict[str, Any]]) -> pa.Table:
+    """One row per slide of the catalog that has an outcome: committed ones and duplicates."""
+    rows = []
+    for row in dataset.catalog.rows:
+        known = {field.name: getattr(row, field.name) for field in _FROM_CATALOG}
+        if row.slide_id in surveys:
+            found = surveys[row.slide_id]
+            rows.append(known | {field.name: found[field.name] for field in _FROM_SURVEY})
+        elif row.duplicate_of is not None:
+            assert row.problem is not None
+            nothing = {field.name: None if field.nullable else 0 for field in _FROM_SURVEY}
+            reason, sentence = row.problem
+            rows.append(known | nothing | {"outcome": "quarantined", "reason": reason, "sentence": sentence})
+    return pa.Table.from_pylist(rows, schema=OUTCOMES_SCHEMA)
+
+
+def stain_table(surveys: dict[str, dict[str, Any]]) -> pa.Table:
+    """Stain fits of all surveyed slides."""
+    rows = [{name: surveys[slide_id][name] for name in STAIN_SCHEMA.names} for slide_id in sorted(surveys)]
+    return pa.Table.from_pylist(rows, schema=STAIN_SCHEMA)
+
+
+def read_outcomes(dataset: Dataset) -> pa.Table:
+    """Outcomes as far as the data set is built, from ledger and survey."""
+    return outcomes_table(dataset, survey_rows(dataset, read_ledger(dataset.storage)))

@@ -1,0 +1,148 @@
+"""The contact sheet: slide overviews with their kept patches, and patches before and after normalisation."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from exaone_prep import layout
+from exaone_prep.codec import decode
+from exaone_prep.dataset import Dataset
+from exaone_prep.ledger import GroupRecord, read_ledger
+from exaone_prep.outcomes import survey_rows
+from exaone_prep.pictures import read_slide_pictures
+from exaone_prep.survey import Pictures
+
+OVERVIEW_PX: Final = 420
+PATCH_PX: Final = 200
+GAP_PX: Final = 12
+TITLE_PX: Final = 46
+SHOWN: Final = 4
+_INK: Final = (28, 32, 38)
+_FAINT: Final = (96, 102, 110)
+_FRAME: Final = (0, 114, 178)
+_PAPER: Final = (255, 255, 255)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    survey: dict[str, Any]
+    pictures: Pictures
+    kept: NDArray[np.int64]
+    """Level-0 positions of the committed samples, (N, 2)."""
+    footprint_px: float
+    pairs: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+
+
+def contact_sheet(dataset: Dataset, slides: int = 6) -> Image.Image | None:
+    """A picture of up to `slides` slides, one of each cohort first; None if no slide has a sample."""
+    records = read_ledger(dataset.storage)
+    surveys = survey_rows(dataset, records)
+    chosen = _choose([row for row in surveys.values() if row["outcome"] == "done"], slides)
+    groups = {row.slide_id: row.group for row in dataset.catalog.rows}
+    by_group = {record.group: record for record in records}
+    entries = [_entry(dataset, by_group[groups[row["slide_id"]]], row) for row in chosen]
+    return _draw(dataset, [entry for entry in entries if entry is not None])
+
+
+def _choose(done: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Slides in turn over the cohorts, those with most samples first."""
+    cohorts: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(done, key=lambda row: (-row["kept"], row["slide_id"])):
+        cohorts.setdefault(row["cohort"], []).append(row)
+    turns = [row for turn in range(count) for name in sorted(cohorts) for row in cohorts[name][turn : turn + 1]]
+    return turns[:count]
+
+
+def _entry(dataset: Dataset, record: GroupRecord, survey: dict[str, Any]) -> _Entry | None:
+    storage = dataset.storage
+    pictures = read_slide_pictures(storage.read(layout.slides(record.group)), survey["slide_id"])
+    if pictures is None:
+        return None
+    index = pq.read_table(
+        io.BytesIO(storage.read(layout.index(record.split, record.group))),
+        columns=["x", "y", "shard", "image_offset", "image_size"],
+        filters=[("slide_id", "=", survey["slide_id"])],
+    ).to_pylist()
+    places = {(row["x"], row["y"]): row for row in index}
+    downsample = survey["footprint_px"] / survey["read_size_px"]
+    pairs = []
+    for raw, number in zip(pictures.patches, pictures.patch_numbers, strict=True):
+        x, y = (round(float(value) * downsample) for value in pictures.positions[number])
+        row = places.get((x, y))
+        if row is not None:
+            path = layout.shard(record.split, row["shard"])
+            pairs.append((raw, decode(storage.read_range(path, row["image_offset"], row["image_size"]))))
+    kept = np.array([(row["x"], row["y"]) for row in index], dtype=np.int64).reshape(-1, 2)
+    return _Entry(survey=survey, pictures=pictures, kept=kept, footprint_px=survey["footprint_px"], pairs=pairs[:SHOWN])
+
+
+def _draw(dataset: Dataset, entries: Sequence[_Entry]) -> Image.Image | None:
+    if not entries:
+        return None
+    overviews = [_overview(entry) for entry in entries]
+    pair_height = 2 * PATCH_PX + GAP_PX
+    heights = [TITLE_PX + max(overview.height, pair_height) + 2 * GAP_PX for overview in overviews]
+    width = OVERVIEW_PX + SHOWN * (PATCH_PX + GAP_PX) + 3 * GAP_PX
+    sheet = Image.new("RGB", (width, sum(heights) + GAP_PX), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    y = GAP_PX
+    for entry, overview, height in zip(entries, overviews, heights, strict=True):
+        row = entry.survey
+        pen.text((GAP_PX, y), f"{row['slide_id']}  ({row['cohort']})", fill=_INK, font=_font(18))
+        # The font that Pillow ships has no µ.
+        mpp = f"{row['effective_mpp']:.3g} um/px from level {row['level']}"
+        text = f"{row['kept']} patches kept of {row['planned']} planned · {mpp} · stain: {_stain_words(row)}"
+        pen.text((GAP_PX, y + 22), text, fill=_FAINT, font=_font(14))
+        top = y + TITLE_PX
+        sheet.paste(overview, (GAP_PX, top))
+        for column, pair in enumerate(entry.pairs):
+            left = OVERVIEW_PX + 3 * GAP_PX + column * (PATCH_PX + GAP_PX)
+            for line, patch in enumerate(pair):
+                small = Image.fromarray(patch).resize((PATCH_PX, PATCH_PX), Image.Resampling.BOX)
+                sheet.paste(small, (left, top + line * (PATCH_PX + GAP_PX)))
+        if entry.pairs:
+            left = OVERVIEW_PX + 3 * GAP_PX
+            after = "as stored" if dataset.manifest.stain.method == "none" else "after"
+            _label(pen, (left + 4, top + 4), "before")
+            _label(pen, (left + 4, top + PATCH_PX + GAP_PX + 4), after)
+        y += height
+    return sheet
+
+
+def _overview(entry: _Entry) -> Image.Image:
+    """The slide with its kept patches framed."""
+    picture = Image.fromarray(entry.pictures.thumbnail)
+    scale = min(OVERVIEW_PX / picture.width, OVERVIEW_PX * 1.4 / picture.height)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    picture = picture.resize(size, Image.Resampling.LANCZOS)
+    pen = ImageDraw.Draw(picture)
+    per_level0 = size[0] / entry.survey["width_px"]
+    for x, y in entry.kept:
+        left, top = float(x) * per_level0, float(y) * per_level0
+        side = entry.footprint_px * per_level0
+        pen.rectangle((left, top, left + side - 1, top + side - 1), outline=_FRAME, width=1)
+    pen.rectangle((0, 0, size[0] - 1, size[1] - 1), outline=(200, 204, 210))
+    return picture
+
+
+def _stain_words(row: dict[str, Any]) -> str:
+    counts = {name: row[f"stain_{name}"] for name in ("fitted", "fallback", "kept", "none")}
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "-"
+
+
+def _label(pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str) -> None:
+    box = pen.textbbox(place, text, font=_font(13))
+    pen.rectangle((box[0] - 3, box[1] - 2, box[2] + 3, box[3] + 2), fill=_PAPER)
+    pen.text(place, text, fill=_INK, font=_font(13))
+
+
+def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size_px)

@@ -1,0 +1,99 @@
+"""How far a data set is, from its ledger, heartbeats and attempts."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
+
+from exaone_prep import layout
+from exaone_prep.dataset import Dataset
+from exaone_prep.ledger import read_ledger, shards_digest
+from exaone_prep.publish import read_build
+
+State = Literal["complete", "running", "stopped"]
+ALIVE_S: Final = 60.0
+"""A heartbeat older than this is that of a dead builder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How far a data set is.
+
+    Attributes:
+        state: `complete`: published; `running`: a builder showed itself within a minute; `stopped`: neither.
+        build_id: The content id.
+        digest: Of the shards committed so far.
+        slides: Count per outcome, and `waiting` for those without one yet.
+        bytes: Of all shards.
+    """
+
+    state: State
+    build_id: str
+    digest: str
+    slides: dict[str, int]
+    groups: dict[str, int]
+    samples: int
+    shards: int
+    bytes: int
+    dropped: dict[str, int]
+    attempts_failed: int
+    workers: list[dict[str, Any]] = field(default_factory=list)
+    verified: dict[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def status_of(dataset: Dataset) -> Status:
+    """Read how far a data set is."""
+    storage = dataset.storage
+    records = read_ledger(storage)
+    outcomes: Counter[str] = Counter({"done": 0, "empty": 0, "quarantined": 0})
+    dropped: Counter[str] = Counter()
+    for record in records:
+        outcomes.update(record.outcomes)
+        dropped.update(record.dropped)
+    outcomes["quarantined"] += sum(row.duplicate_of is not None for row in dataset.catalog.rows)
+    outcomes["waiting"] = len(dataset.catalog.rows) - sum(outcomes.values())
+    workers = _heartbeats(dataset)
+    complete = read_build(storage) is not None
+    return Status(
+        state="complete"
+        if complete
+        else "running"
+        if any(worker["age_s"] < ALIVE_S for worker in workers)
+        else "stopped",
+        build_id=dataset.catalog.content_id,
+        digest=shards_digest(records),
+        slides=dict(outcomes),
+        groups={"done": len(records), "total": len(dataset.groups)},
+        samples=sum(record.samples for record in records),
+        shards=sum(len(record.shards) for record in records),
+        bytes=sum(record.shard_bytes for record in records),
+        dropped=dict(sorted(dropped.items())),
+        attempts_failed=len(storage.names(layout.ATTEMPTS)),
+        workers=workers,
+        verified=_verification(dataset),
+    )
+
+
+def _heartbeats(dataset: Dataset) -> list[dict[str, Any]]:
+    found = []
+    for name in dataset.storage.names(layout.PROGRESS):
+        try:
+            beat = json.loads(dataset.storage.read(f"{layout.PROGRESS}/{name}"))
+        except (FileNotFoundError, ValueError):
+            continue  # its builder has just ended
+        found.append({**beat, "age_s": round(max(0.0, time.time() - beat["time"]), 1)})
+    return found
+
+
+def _verification(dataset: Dataset) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(dataset.storage.read(layout.VERIFICATION)))
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,260 @@
+"""Where a data set lies. Two verbs matter: `read`, and `put_new`, which makes a name appear whole or not at all.
+
+Locally a file is written beside its final place, synced, and linked to its name: `os.link` fails where the name
+exists, so two builders can never overwrite each other. On object stores one conditional PUT (`If-None-Match: *`)
+does the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import fsspec
+
+from exaone_prep.errors import PrepError, StorageConflictError
+
+CHUNK_BYTES = 1 << 20
+
+
+class Storage(Protocol):
+    """A data set directory. Paths are relative, with forward slashes."""
+
+    @property
+    def url(self) -> str:
+        """Where it is, for messages and for workers that open it again."""
+
+    @property
+    def local(self) -> Path | None:
+        """The folder, if it is one on this machine's file systems."""
+
+    def read(self, path: str) -> bytes:
+        """The whole of a file; `FileNotFoundError` if there is none."""
+
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset`."""
+
+    def size(self, path: str) -> int | None:
+        """Bytes of a file, None if there is none."""
+
+    def sha256(self, path: str) -> str:
+        """Checksum of what lies there, read back."""
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files in a folder, sorted; empty if there is no such folder."""
+
+    def put_new(self, path: str, file: Path) -> None:
+        """Make the bytes of a local file appear under a new name, whole or not at all.
+
+        Raises:
+            StorageConflictError: The name exists with other bytes. Equal bytes are fine.
+        """
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write anew. Only for what no reader relies on: heartbeats, derived tables, the last verification."""
+
+    def remove(self, path: str) -> None:
+        """Take a heartbeat away; nothing happens if there is none."""
+
+
+def open_storage(url: str | Path) -> Storage:
+    """The data set directory at a local path or an fsspec URL."""
+    text = str(url)
+    scheme = urlsplit(text).scheme
+    if scheme in {"", "file"}:
+        return LocalStorage(Path(text.removeprefix("file://")))
+    return ObjectStorage(text)
+
+
+def put_bytes(storage: Storage, path: str, data: bytes, scratch: Path) -> None:
+    """`put_new` for bytes in memory, by way of a file in `scratch`."""
+    file = scratch / f"{secrets.token_hex(8)}.part"
+    with file.open("xb") as stream:
+        stream.write(data)
+    try:
+        storage.put_new(path, file)
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a local file, hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class LocalStorage:
+    """A folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.abspath(root))  # noqa: PTH100 (resolve() would follow links that users choose)
+
+    @property
+    def url(self) -> str:
+        return str(self.root)
+
+    @property
+    def local(self) -> Path | None:
+        return self.root
+
+    def read(self, path: str) -> bytes:
+        return (self.root / path).read_bytes()
+
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        with (self.root / path).open("rb") as stream:
+            stream.seek(offset)
+            return stream.read(length)
+
+    def size(self, path: str) -> int | None:
+        try:
+            return (self.root / path).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def sha256(self, path: str) -> str:
+        return sha256_of(self.root / path)
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            entries = list((self.root / folder).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
+
+    def put_new(self, path: str, file: Path) -> None:
+        final = self.root / path
+        _make_folders(final.parent)
+        _sync(file)
+        try:
+            os.link(file, final)
+        except FileExistsError:
+            self._compare(path, final, file)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # Another file system: copy beside the final name first, so that the link is atomic.
+            partial = final.parent / f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}.partial"
+            try:
+                shutil.copyfile(file, partial)
+                _sync(partial)
+                try:
+                    os.link(partial, final)
+                except FileExistsError:
+                    self._compare(path, final, file)
+            finally:
+                partial.unlink(missing_ok=True)
+        _sync(final.parent)
+
+    def _compare(self, path: str, final: Path, file: Path) -> None:
+        if final.stat().st_size != file.stat().st_size or sha256_of(final) != sha256_of(file):
+            raise StorageConflictError(f"{path} exists in {self.url} with other bytes than this build makes")
+
+    def replace(self, path: str, data: bytes) -> None:
+        final = self.root / path
+        _make_folders(final.parent)
+        partial = final.parent / f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}.partial"
+        try:
+            partial.write_bytes(data)
+            _sync(partial)
+            partial.replace(final)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def remove(self, path: str) -> None:
+        (self.root / path).unlink(missing_ok=True)
+
+
+class ObjectStorage:
+    """A prefix in an object store, by fsspec."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(url.rstrip("/"))
+        except (ImportError, ValueError) as error:
+            raise PrepError(f"{url} cannot be opened: {error} (extra `s3` brings S3).") from error
+        self._fs.use_listings_cache = False
+        self._url = url.rstrip("/")
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    @property
+    def local(self) -> Path | None:
+        return None
+
+    def _at(self, path: str) -> str:
+        return f"{self._root}/{path}"
+
+    def read(self, path: str) -> bytes:
+        return bytes(self._fs.cat_file(self._at(path)))
+
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        return bytes(self._fs.cat_file(self._at(path), start=offset, end=offset + length))
+
+    def size(self, path: str) -> int | None:
+        try:
+            self._fs.invalidate_cache()
+            return int(self._fs.info(self._at(path))["size"])
+        except FileNotFoundError:
+            return None
+
+    def sha256(self, path: str) -> str:
+        digest = hashlib.sha256()
+        with self._fs.open(self._at(path), "rb", block_size=16 * CHUNK_BYTES, cache_type="readahead") as stream:
+            while chunk := stream.read(16 * CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            self._fs.invalidate_cache()
+            entries: list[dict[str, Any]] = self._fs.ls(self._at(folder), detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(str(entry["name"]).rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file")
+
+    def put_new(self, path: str, file: Path) -> None:
+        try:
+            self._fs.put_file(str(file), self._at(path), mode="create")
+        except FileExistsError:
+            pass
+        except OSError as error:
+            # A store answers "precondition failed" (412) or "conflict" (409) where the name exists.
+            if self.size(path) is None:
+                raise error from None
+        if self.size(path) != file.stat().st_size or self.sha256(path) != sha256_of(file):
+            raise StorageConflictError(f"{path} exists in {self.url} with other bytes than this build makes")
+
+    def replace(self, path: str, data: bytes) -> None:
+        self._fs.pipe_file(self._at(path), data)
+
+    def remove(self, path: str) -> None:
+        try:
+            self._fs.rm_file(self._at(path))
+        except FileNotFoundError:
+            return
+
+
+def _make_folders(folder: Path) -> None:
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        _sync(new.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

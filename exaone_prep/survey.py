@@ -1,0 +1,316 @@
+"""The survey of a slide: tissue, patches and stain, found before anything is cut."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exaone_prep import stain
+from exaone_prep.catalog import CatalogRow
+from exaone_prep.errors import SlideProblemError
+from exaone_prep.grid import patch_grid, tissue_fractions
+from exaone_prep.manifest import Manifest
+from exaone_prep.overview import Overview, read_overview
+from exaone_prep.patches import PatchReader
+from exaone_prep.quality import measure, pen_pixels, verdict
+from exaone_prep.slides import LevelChoice, SlideReader, UnreadableRegionError, choose_level, open_slide, resolve_mpp
+from exaone_prep.tissue import tissue_mask
+from exaone_prep.worker import Tell
+
+STAIN_PATCHES: Final = 32
+"""Patches a slide's stain is fitted on: 2.1 million pixels of 256×256 patches, spread over the tissue."""
+
+_TRIES: Final = 4
+SHOWN_PATCHES: Final = 4
+OD_PIXELS: Final = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideSurvey:
+    """What the survey found, in small values; None where it did not get that far.
+
+    Attributes:
+        problem: Reason and sentence if the slide is to be quarantined.
+        planned: Number of patches to be read.
+        tissue_mm2: Area of the tissue mask.
+        fit: The slide's own stain.
+    """
+
+    slide_id: str
+    problem: SlideProblemError | None = None
+    reader: str | None = None
+    vendor: str | None = None
+    width_px: int | None = None
+    height_px: int | None = None
+    levels: int | None = None
+    mpp: float | None = None
+    mpp_source: str | None = None
+    choice: LevelChoice | None = None
+    objective_power: float | None = None
+    icc_sha256: str | None = None
+    properties: tuple[tuple[str, str], ...] = ()
+    tissue_mm2: float | None = None
+    tissue_threshold: int | None = None
+    planned: int = 0
+    fit: stain.StainFit | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """What a person looks at, and the patch grid, as arrays.
+
+    Attributes:
+        thumbnail: uint8 (H, W, 3), overview at about 8 µm/px.
+        mask: bool (H, W), tissue.
+        positions: int64 (N, 2), x and y of the planned patches in pixels of the level read.
+        fractions: float64 (N,), tissue fraction of each.
+        patches: uint8 (n, size, size, 3), a few raw patches.
+        patch_numbers: int32 (n,), which of the planned ones these are.
+        od_pixels: uint8 (m, 3), a sample of the pixels the stain was fitted on, as RGB.
+    """
+
+    thumbnail: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    positions: NDArray[np.int64]
+    fractions: NDArray[np.float64]
+    patches: NDArray[np.uint8]
+    patch_numbers: NDArray[np.int32]
+    od_pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveyJob:
+    """Survey one slide and leave its pictures in a file.
+
+    Attributes:
+        row: The slide in the catalog.
+        path: Where it lies on this machine.
+        manifest: The settings.
+        file: Receives the pictures (`.npz`); not written where the slide cannot be opened.
+    """
+
+    row: CatalogRow
+    path: Path
+    manifest: Manifest
+    file: Path
+
+    def run(self, tell: Tell) -> SlideSurvey:
+        """See `survey_slide`."""
+        survey, pictures = survey_slide(self.row, self.path, self.manifest)
+        if pictures is not None:
+            with self.file.open("wb") as stream:
+                np.savez(stream, **vars(pictures))
+        tell(0)
+        return survey
+
+
+def load_pictures(file: Path) -> Pictures:
+    """Read what a `SurveyJob` left."""
+    with np.load(file) as arrays:
+        return Pictures(**arrays)
+
+
+def survey_slide(row: CatalogRow, path: Path, manifest: Manifest) -> tuple[SlideSurvey, Pictures | None]:
+    """Survey a slide.
+
+    A slide that cannot become patches is no exception here: what was found until then is returned with the problem.
+
+    Raises:
+        UnreachableError: The file cannot be reached; nothing is said about the slide.
+    """
+    survey = SlideSurvey(slide_id=row.slide_id)
+    try:
+        reader = open_slide(path, manifest.readers)
+    except SlideProblemError as problem:
+        return replace(survey, problem=problem), None
+    pictures: Pictures | None = None
+    try:
+        for step, found in _survey_open(survey, row, reader, manifest):
+            survey, pictures = step, found or pictures
+    except SlideProblemError as problem:
+        survey = replace(survey, problem=problem)
+    finally:
+        reader.close()
+    return survey, pictures
+
+
+def _survey_open(
+    survey: SlideSurvey, row: CatalogRow, reader: SlideReader, manifest: Manifest
+) -> Iterator[tuple[SlideSurvey, Pictures | None]]:
+    """Yield the survey after each step, so that a problem in a later one loses nothing of the earlier."""
+    info = reader.info
+    survey = replace(
+        survey,
+        reader=info.reader,
+        vendor=info.vendor,
+        width_px=info.levels[0].width_px,
+        height_px=info.levels[0].height_px,
+        levels=len(info.levels),
+        objective_power=info.objective_power,
+        icc_sha256=info.icc_sha256,
+        properties=tuple(sorted(info.properties.items())),
+    )
+    yield survey, None
+
+    mpp = resolve_mpp(
+        info.claimed_mpp,
+        info.objective_power,
+        slide_mpp=row.mpp_override,
+        cohort_mpp=row.cohort_mpp,
+        cohort_mpp_if_missing=row.mpp_if_missing,
+    )
+    survey = replace(survey, mpp=mpp.um_per_px, mpp_source=mpp.source)
+    yield survey, None
+
+    choice = choose_level(
+        info.levels,
+        mpp.um_per_px,
+        target_mpp=manifest.patch.mpp,
+        tolerance=manifest.patch.mpp_tolerance,
+        size_px=manifest.patch.size_px,
+    )
+    survey = replace(survey, choice=choice)
+    yield survey, None
+
+    overview = read_overview(reader, slide_mpp=mpp.um_per_px, target_mpp=manifest.tissue.mpp)
+    tissue = tissue_mask(overview.rgb, mpp=overview.mpp, settings=manifest.tissue, unreadable=overview.unreadable)
+    pixel_mm2 = (overview.mpp / 1000) * (overview.mpp / 1000)
+    positions, fractions = _planned(reader, choice, overview, tissue.mask, manifest)
+    survey = replace(
+        survey,
+        tissue_mm2=int(tissue.mask.sum()) * pixel_mm2,
+        tissue_threshold=tissue.threshold,
+        planned=len(positions),
+    )
+    patches = PatchReader(reader, choice, manifest.patch.size_px)
+    sampled = _StainSample.take(patches, positions, manifest, row.slide_id)
+    pictures = Pictures(
+        thumbnail=overview.rgb,
+        mask=tissue.mask,
+        positions=positions,
+        fractions=fractions,
+        patches=sampled.shown,
+        patch_numbers=sampled.shown_numbers,
+        od_pixels=sampled.pixels[:: max(1, -(-len(sampled.pixels) // OD_PIXELS))],
+    )
+    yield survey, pictures
+
+    if not len(positions) and not tissue.background_dark:
+        return
+    fit = _judged_fit(sampled, background_dark=tissue.background_dark)
+    if row.allow_non_he and fit.status == "not_he":
+        # What the person wants built is normalised as well as it can be: only the gates of measuring count.
+        fit = fit.judged(stain.verdict_patch(fit, min_kept=stain.MIN_KEPT_SLIDE))
+    survey = replace(survey, fit=fit)
+    yield survey, pictures
+    if fit.status == "not_he":
+        raise SlideProblemError("not_he", f"It does not look stained with H&E: {stain.SENTENCES[fit.reason]}.")
+
+
+def _judged_fit(sampled: _StainSample, *, background_dark: bool) -> stain.StainFit:
+    fit = stain.fit(sampled.pixels)
+    fit = fit.judged(stain.verdict_slide(fit, dark_background=background_dark))
+    if fit.status != "not_he" and 2 * len(sampled.pixels) < len(sampled.unfiltered):
+        # Ink never covers most of a slide's tissue: where most of it looks like ink, its colours are not those of H&E,
+        # and the few pixels left must not decide.
+        whole = stain.fit(sampled.unfiltered)
+        verdict = stain.verdict_slide(whole)
+        if verdict.status == "not_he":
+            return whole.judged(verdict)
+    return fit
+
+
+def _planned(
+    reader: SlideReader, choice: LevelChoice, overview: Overview, mask: NDArray[np.bool_], manifest: Manifest
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    level = reader.info.levels[choice.level]
+    read_px = choice.read_size_px
+    # The stride keeps its share of the patch side, whole pixels of the level.
+    stride_px = max(1, round(read_px * manifest.patch.stride_px / manifest.patch.size_px))
+    left, top, width, height = reader.info.bounds_px
+    bounds = (
+        round(left / level.downsample),
+        round(top / level.downsample),
+        int(width / level.downsample),
+        int(height / level.downsample),
+    )
+    positions = patch_grid(
+        level_width_px=level.width_px,
+        level_height_px=level.height_px,
+        bounds_px=bounds,
+        read_size_px=read_px,
+        stride_px=stride_px,
+    )
+    fractions = tissue_fractions(
+        mask, positions, read_size_px=read_px, mask_px_per_level_px=level.downsample / overview.scale_px
+    )
+    kept = fractions >= manifest.tissue.min_fraction
+    # With a limit of 0 every patch would pass, those without any tissue as well.
+    kept &= fractions > 0
+    return positions[kept], fractions[kept]
+
+
+@dataclass(frozen=True)
+class _StainSample:
+    """Pixels the stain is fitted on (uint8 (N, 3)), those of all patches looked at, and a few patches to show."""
+
+    pixels: NDArray[np.uint8]
+    unfiltered: NDArray[np.uint8]
+    shown: NDArray[np.uint8]
+    shown_numbers: NDArray[np.int32]
+
+    @classmethod
+    def take(
+        cls, patches: PatchReader, positions: NDArray[np.int64], manifest: Manifest, slide_id: str
+    ) -> _StainSample:
+        """Read planned patches spread over the tissue, as the build will; ink and failing patches are left out."""
+        pixels: list[NDArray[np.uint8]] = []
+        unfiltered: list[NDArray[np.uint8]] = []
+        shown: list[NDArray[np.uint8]] = []
+        numbers: list[int] = []
+        for candidates in _spread(len(positions), STAIN_PATCHES, f"{manifest.seed}:{slide_id}"):
+            first = True
+            for number in candidates[:_TRIES]:
+                x, y = (int(value) for value in positions[number])
+                try:
+                    patch = patches.read(x, y)
+                except UnreadableRegionError:
+                    continue
+                flat = patch.reshape(-1, 3)
+                if first:
+                    unfiltered.append(flat)
+                    first = False
+                if verdict(measure(patch), manifest.quality) != "kept":
+                    continue
+                pixels.append(flat[~pen_pixels(flat)])
+                if len(shown) < SHOWN_PATCHES:
+                    shown.append(patch)
+                    numbers.append(number)
+                break
+        size = manifest.patch.size_px
+        none = np.empty((0, 3), dtype=np.uint8)
+        return cls(
+            np.concatenate(pixels) if pixels else none,
+            np.concatenate(unfiltered) if unfiltered else none,
+            np.stack(shown) if shown else np.empty((0, size, size, 3), dtype=np.uint8),
+            np.array(numbers, dtype=np.int32),
+        )
+
+
+def _spread(count: int, strata: int, key: str) -> Iterator[list[int]]:
+    """Cut 0…count−1 into equal strata, and order each by a keyed hash; strata come in hash order as well."""
+
+    def rank(number: int) -> bytes:
+        return hashlib.blake2b(f"{key}:{number}".encode(), digest_size=8).digest()
+
+    strata = min(strata, count)
+    parts = [range(count * part // strata, count * (part + 1) // strata) for part in range(strata)]
+    for part in sorted(parts, key=lambda numbers: rank(-1 - numbers.start)):
+        step = max(1, len(part) // 64)  # a stratum of a huge slide need not be hashed whole
+        yield sorted(part[::step], key=rank)

@@ -1,0 +1,224 @@
+"""Verification: is what lies in a data set what its ledger says, and can it be read?"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Literal
+
+import pyarrow as pa
+
+from exaone_prep import layout
+from exaone_prep.codec import decode
+from exaone_prep.dataset import Dataset
+from exaone_prep.errors import DatasetError, VerificationError
+from exaone_prep.ledger import FileRecord, GroupRecord, ShardEntry, index_digest, read_ledger, shards_digest
+from exaone_prep.publish import read_build
+from exaone_prep.shards.index import read_shard_tables, values_sha256
+from exaone_prep.shards.sample import EXTENSIONS, sample_json, sample_key
+from exaone_prep.shards.tar import BLOCK_BYTES
+from exaone_prep.storage import Storage
+
+Depth = Literal["quick", "full", "deep"]
+MOST_SHOWN: Final = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What a verification found.
+
+    Attributes:
+        problems: A sentence each; empty if all is well.
+    """
+
+    depth: Depth
+    digest: str
+    shards: int
+    samples: int
+    bytes: int
+    problems: tuple[str, ...]
+
+    def check(self) -> None:
+        """Raise `VerificationError` if there is a problem."""
+        if self.problems:
+            more = f" ({len(self.problems) - MOST_SHOWN} more)" if len(self.problems) > MOST_SHOWN else ""
+            raise VerificationError(" ".join(self.problems[:MOST_SHOWN]) + more)
+
+
+def verify(
+    dataset: Dataset,
+    depth: Depth = "full",
+    *,
+    workers: int = 1,
+    on_shard: Callable[[int, int], None] | None = None,
+) -> Verification:
+    """Verify a complete data set and keep the result in `verification.json`.
+
+    Args:
+        dataset: To be read; needs no slide and no clear name.
+        depth: `quick`: every file has its size. `full`: checksums, index and tar agree as well. `deep`: every image
+            is decoded and every JSON compared with the index.
+        workers: Shards read at a time.
+        on_shard: Called after each shard with how many are done and how many there are.
+
+    Raises:
+        DatasetError: The build is not complete.
+    """
+    build = read_build(dataset.storage)
+    if build is None:
+        raise DatasetError(f"{dataset.storage.url} is not complete; run its build again before it is verified.")
+    records = read_ledger(dataset.storage)
+    problems = list(_ledger_problems(dataset, records, build))
+    total = sum(len(record.shards) for record in records)
+    done = 0
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        for record in records:
+            problems += _group_problems(dataset.storage, record, quick=depth == "quick")
+            tables = _index_tables(dataset.storage, record, problems) if depth != "quick" else {}
+            check = partial(_shard_problems, dataset, record, tables, depth)
+            for found in pool.map(lambda shard, check=check: list(check(shard)), record.shards):
+                problems += found
+                done += 1
+                if on_shard is not None:
+                    on_shard(done, total)
+    result = Verification(
+        depth=depth,
+        digest=shards_digest(records),
+        shards=total,
+        samples=sum(record.samples for record in records),
+        bytes=sum(record.shard_bytes for record in records),
+        problems=tuple(problems),
+    )
+    _keep(dataset.storage, result)
+    return result
+
+
+def _keep(storage: Storage, result: Verification) -> None:
+    document = {**vars(result), "time": time.time(), "problems": list(result.problems)[:1000]}
+    storage.replace(layout.VERIFICATION, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+
+
+def _ledger_problems(dataset: Dataset, records: Sequence[GroupRecord], build: dict[str, Any]) -> Iterator[str]:
+    missing = set(dataset.groups) - {record.group for record in records}
+    if missing:
+        yield f"Groups {sorted(missing)[:MOST_SHOWN]} of the catalog have no ledger entry."
+    for record in records:
+        if record.content_id != dataset.catalog.content_id:
+            yield f"{layout.ledger(record.group)} belongs to another data set (content id {record.content_id[:12]}…)."
+    if build["digest"] != shards_digest(list(records)):
+        yield f"The digest of {layout.BUILD} is not that of the ledger."
+    if build["index_digest"] != index_digest(list(records)):
+        yield f"The index digest of {layout.BUILD} is not that of the ledger."
+    known = {layout.shard(record.split, shard.name) for record in records for shard in record.shards}
+    for split in sorted({record.split for record in records}):
+        for name in dataset.storage.names(f"shards/{split}"):
+            path = layout.shard(split, name)
+            if name.endswith(".tar") and path not in known:
+                yield f"{path} is in no ledger entry."
+
+
+def _group_problems(storage: Storage, record: GroupRecord, *, quick: bool) -> Iterator[str]:
+    files: list[tuple[str, FileRecord]] = [
+        (layout.index(record.split, record.group), record.index),
+        (layout.survey(record.group), record.survey),
+        (layout.slides(record.group), record.slides),
+    ]
+    for path, expected in files:
+        yield from _file_problems(storage, path, expected, quick=quick)
+
+
+def _index_tables(storage: Storage, record: GroupRecord, problems: list[str]) -> dict[str, pa.Table]:
+    """The index of a group by shard; what is wrong with it goes to `problems`."""
+    path = layout.index(record.split, record.group)
+    try:
+        tables = read_shard_tables(storage.read(path))
+    except (FileNotFoundError, pa.ArrowException) as error:
+        problems.append(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}.")
+        return {}
+    if values_sha256(tables) != record.index.values_sha256:
+        problems.append(f"{path} holds other values than the ledger says.")
+    return {table.column("shard")[0].as_py(): table for table in tables if table.num_rows}
+
+
+def _file_problems(storage: Storage, path: str, expected: FileRecord, *, quick: bool) -> Iterator[str]:
+    size = storage.size(path)
+    if size is None:
+        yield f"{path} is missing."
+    elif size != expected.bytes:
+        yield f"{path} has {size} bytes, the ledger says {expected.bytes}."
+    elif not quick and storage.sha256(path) != expected.sha256:
+        yield f"{path} has another checksum than the ledger says."
+
+
+def _shard_problems(
+    dataset: Dataset, record: GroupRecord, tables: Mapping[str, pa.Table], depth: Depth, shard: ShardEntry
+) -> Iterator[str]:
+    path = layout.shard(record.split, shard.name)
+    storage = dataset.storage
+    size = storage.size(path)
+    if size is None or size != shard.bytes or depth == "quick":
+        yield from _file_problems(storage, path, shard, quick=True)
+        return
+    data = storage.read(path)
+    if hashlib.sha256(data).hexdigest() != shard.sha256:
+        yield f"{path} has another checksum than the ledger says."
+        return
+    rows = tables[shard.name].to_pylist() if shard.name in tables else []
+    extension = EXTENSIONS[dataset.manifest.codec.format]
+    yield from _tar_problems(path, data, rows, shard, extension)
+    if depth == "deep":
+        size_px = dataset.manifest.patch.size_px
+        for row in rows:
+            yield from _sample_problems(path, data, row, size_px)
+
+
+def _tar_problems(
+    path: str, data: bytes, rows: Sequence[dict[str, Any]], shard: ShardEntry, extension: str
+) -> Iterator[str]:
+    """Whether tar and index name the same members at the same places, in the same order."""
+    if len(rows) != shard.samples:
+        yield f"{path} has {len(rows)} rows in the index, {shard.samples} samples in the ledger."
+    expected = []
+    for row in rows:
+        key = sample_key(row["slide_id"], row["x"], row["y"])
+        expected.append((f"{key}.{extension}", row["image_offset"], row["image_size"]))
+        expected.append((f"{key}.json", row["json_offset"], row["json_size"]))
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            found = [(member.name, member.offset + BLOCK_BYTES, member.size) for member in archive]
+    except tarfile.TarError as error:
+        yield f"{path} is not a whole tar: {error}."
+        return
+    if found != expected:
+        differing = [a for a, b in zip(found, expected, strict=False) if a != b]
+        yield f"{path} and its index do not agree, first at {(differing or found or expected)[0][0]}."
+
+
+def _sample_problems(path: str, data: bytes, row: dict[str, Any], size_px: int) -> Iterator[str]:
+    key = sample_key(row["slide_id"], row["x"], row["y"])
+    try:
+        image = decode(data[row["image_offset"] : row["image_offset"] + row["image_size"]])
+    except ValueError as error:
+        yield f"{path}: the image of {key} cannot be decoded: {error}."
+    else:
+        if image.shape != (size_px, size_px, 3):
+            yield f"{path}: the image of {key} is {image.shape}, not {size_px}×{size_px}×3."
+    expected = sample_json(
+        slide_id=row["slide_id"],
+        cohort=row["cohort"],
+        x_px=row["x"],
+        y_px=row["y"],
+        level=row["level"],
+        mpp=row["mpp"],
+        tissue_fraction=row["tissue_fraction"],
+        stain_status=row["stain_status"],
+    )
+    if data[row["json_offset"] : row["json_offset"] + row["json_size"]] != expected:
+        yield f"{path}: the JSON of {key} is not what the index says."

@@ -1,0 +1,103 @@
+"""A child process in which slides are opened and decoded: a native decoder that dies takes only this one along.
+
+Started by `exaone_prep.pool` with the number of a socket, over which jobs and answers travel as pickles. It ends when
+the other side closes the socket or dies.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+from exaone_prep.errors import PrepError
+
+Tell = Callable[[int], None]
+"""Called by a job with the number of patches it has gone through."""
+
+HEARTBEAT_S = 0.5
+
+
+class Job(Protocol):
+    """Something a worker can do: picklable, and small."""
+
+    def run(self, tell: Tell) -> Any:
+        """Do it; the answer travels back, so it is small as well."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Sent now and then while a job runs."""
+
+    patches: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """The answer of a job."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job raised: an error of ours, or anything else with its traceback as text."""
+
+    error: PrepError | OSError | None
+    trace: str
+
+
+class Teller:
+    """Sends progress at most every `HEARTBEAT_S`."""
+
+    def __init__(self, connection: Connection[Any, Any]) -> None:
+        self._connection = connection
+        self._last = time.monotonic()
+
+    def __call__(self, patches: int) -> None:
+        """Say how many patches a job has gone through."""
+        now = time.monotonic()
+        if now - self._last >= HEARTBEAT_S:
+            self._last = now
+            self._connection.send(Progress(patches))
+
+
+def serve(connection: Connection[Any, Any]) -> None:
+    """Do jobs until the other side closes the connection."""
+    while True:
+        try:
+            job: Job = connection.recv()
+        except EOFError:
+            return
+        answer: Done | Failed
+        try:
+            answer = Done(job.run(Teller(connection)))
+        except (PrepError, OSError) as error:
+            answer = Failed(error, traceback.format_exc())
+        except Exception:  # noqa: BLE001 (whatever it is, the other side must hear of it, with the traceback)
+            answer = Failed(None, traceback.format_exc())
+        connection.send(answer)
+
+
+def _die_with(parent: int) -> None:
+    # A killed parent cannot tell its children; a busy child would go on to the end of its slide.
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def main() -> None:
+    """Entry point of the child."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+    try:
+        serve(Connection(int(sys.argv[1])))
+    except (BrokenPipeError, ConnectionResetError):
+        return
