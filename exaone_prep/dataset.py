@@ -120,7 +120,8 @@ def create_dataset(
         on_stamped: Called after each slide with how many are stamped and how many there are.
 
     Raises:
-        DatasetError: Another manifest, or other versions of packages, began what is there.
+        DatasetError: Another manifest, or other versions of packages, began what is there; or `after` is not complete
+            or has other parameters.
         ManifestError: See `build_catalog`.
     """
     storage = open_storage(url)
@@ -129,6 +130,8 @@ def create_dataset(
     if storage.size(layout.CATALOG) is not None:
         return _continued(url, manifest, versions)
     _refuse_foreign(storage)
+    if after is not None:
+        _check_parameters(after, manifest)
     key = id_key_from_environment() if manifest.privacy.slide_ids == "hash" else None
     catalog, private = build_catalog(
         manifest,
@@ -196,6 +199,23 @@ def _refuse_foreign(storage: Storage) -> None:
         raise DatasetError(f"{folder} is not empty and holds no data set; choose another directory.")
 
 
+def _check_parameters(after: Dataset, manifest: Manifest) -> None:
+    """Two data sets that a trainer takes as one hold patches made alike, and a patient's slides in one split."""
+    changed = explain_difference(_parameters(after.manifest), _parameters(manifest))
+    if changed:
+        raise DatasetError(
+            f"{after.storage.url} was built with other parameters: {', '.join(changed)} differ. "
+            "Take those of the earlier data set, or build without it."
+        )
+
+
+def _parameters(manifest: Manifest) -> dict[str, Any]:
+    settings = manifest.content()
+    # These decide whether a slide is set aside, not how its patches are made: to change them is what repair means.
+    del settings["readers"], settings["quality"]["max_unreadable"]
+    return settings
+
+
 def _done(dataset: Dataset) -> dict[str, str]:
     """Slides that a data set has finished, by id, with their content stamps.
 
@@ -204,5 +224,9 @@ def _done(dataset: Dataset) -> dict[str, str]:
     """
     from exaone_prep.outcomes import read_outcomes
 
+    if dataset.storage.size(layout.BUILD) is None:
+        raise DatasetError(
+            f"{dataset.storage.url} is not complete, so nobody knows yet which slides it leaves; finish its build first."
+        )
     finished = {row["slide_id"] for row in read_outcomes(dataset).to_pylist() if row["outcome"] != "quarantined"}
     return {row.slide_id: row.stamp for row in dataset.catalog.rows if row.slide_id in finished}

@@ -243,13 +243,23 @@ def _lay_over(document: dict[str, Any], dotted: str, text: str) -> None:
     except yaml.YAMLError as error:
         raise ManifestError(f"--set {dotted}={text}: the value is not YAML.") from error
     *sections, field = dotted.split(".")
-    place = document
+    place: Any = document
     for section in sections:
-        below = place.setdefault(section, {})
-        if not isinstance(below, dict):
+        place = _below(place, section)
+        if not isinstance(place, dict | list):
             raise ManifestError(f"--set {dotted}: `{section}` has no fields below it that can be set this way.")
-        place = below
+    if not isinstance(place, dict):
+        raise ManifestError(f"--set {dotted}: name the cohort by its number or its name, then the field.")
     place[field] = value
+
+
+def _below(place: Any, section: str) -> Any:
+    """The section of that name; in a list (of cohorts) the entry of that number or name."""
+    if isinstance(place, dict):
+        return place.setdefault(section, {})
+    named = [entry for entry in place if isinstance(entry, dict) and entry.get("name") == section]
+    numbered = place[int(section) : int(section) + 1] if section.isdecimal() else []
+    return next(iter(named + numbered), None)
 
 
 def _first_sentence(error: ValidationError, where: str) -> str:

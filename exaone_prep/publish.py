@@ -76,6 +76,9 @@ def shard_infos(records: Sequence[GroupRecord]) -> dict[str, dict[str, Any]]:
         split: {
             "splits": {
                 split: {
+                    "name": split,
+                    # timm wants an integer label and drops a sample that has none: this field of the JSON is one.
+                    "alt_label": "level",
                     "num_samples": sum(samples for _, samples in some),
                     "filenames": [name for name, _ in some],
                     "shard_lengths": [samples for _, samples in some],

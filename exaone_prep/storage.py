@@ -7,11 +7,15 @@ does the same.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
+import socket
+import time
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -19,6 +23,7 @@ from urllib.parse import urlsplit
 import fsspec
 
 from exaone_prep.errors import PrepError, StorageConflictError
+from exaone_prep.scratch import OLD_S
 
 CHUNK_BYTES = 1 << 20
 
@@ -94,6 +99,7 @@ class LocalStorage:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))  # noqa: PTH100 (resolve() would follow links that users choose)
+        self._swept: set[Path] = set()
 
     @property
     def url(self) -> str:
@@ -129,7 +135,7 @@ class LocalStorage:
 
     def put_new(self, path: str, file: Path) -> None:
         final = self.root / path
-        _make_folders(final.parent)
+        self._prepare(final.parent)
         _sync(file)
         try:
             os.link(file, final)
@@ -139,7 +145,7 @@ class LocalStorage:
             if error.errno != errno.EXDEV:
                 raise
             # Another file system: copy beside the final name first, so that the link is atomic.
-            partial = final.parent / f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}.partial"
+            partial = _partial_of(final)
             try:
                 shutil.copyfile(file, partial)
                 _sync(partial)
@@ -151,14 +157,21 @@ class LocalStorage:
                 partial.unlink(missing_ok=True)
         _sync(final.parent)
 
+    def _prepare(self, folder: Path) -> None:
+        """Make a folder, and once sweep what dead builders left in it."""
+        _make_folders(folder)
+        if folder not in self._swept:
+            self._swept.add(folder)
+            _sweep_partials(folder)
+
     def _compare(self, path: str, final: Path, file: Path) -> None:
         if final.stat().st_size != file.stat().st_size or sha256_of(final) != sha256_of(file):
             raise StorageConflictError(f"{path} exists in {self.url} with other bytes than this build makes")
 
     def replace(self, path: str, data: bytes) -> None:
         final = self.root / path
-        _make_folders(final.parent)
-        partial = final.parent / f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}.partial"
+        self._prepare(final.parent)
+        partial = _partial_of(final)
         try:
             partial.write_bytes(data)
             _sync(partial)
@@ -250,6 +263,23 @@ def _make_folders(folder: Path) -> None:
     for new in reversed(missing):
         new.mkdir(exist_ok=True)
         _sync(new.parent)
+
+
+def _partial_of(final: Path) -> Path:
+    return final.parent / f".{final.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.partial"
+
+
+def _sweep_partials(folder: Path) -> None:
+    """Remove partial files of builders that are dead on this host, or that are over a day old."""
+    for entry in folder.glob(".*.partial"):
+        with contextlib.suppress(OSError):  # swept by another builder, or not ours to remove
+            if _owner_is_dead(entry.name) or time.time() - entry.stat().st_mtime > OLD_S:
+                entry.unlink()
+
+
+def _owner_is_dead(partial: str) -> bool:
+    named = re.search(rf"\.{re.escape(socket.gethostname())}-(\d+)-[0-9a-f]{{8}}\.partial$", partial)
+    return named is not None and not Path(f"/proc/{named[1]}").exists()
 
 
 def _sync(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,16 +17,11 @@ from exaone_prep.grid import patch_grid, tissue_fractions
 from exaone_prep.manifest import Manifest
 from exaone_prep.overview import Overview, read_overview
 from exaone_prep.patches import PatchReader
-from exaone_prep.quality import measure, pen_pixels, verdict
-from exaone_prep.slides import LevelChoice, SlideReader, UnreadableRegionError, choose_level, open_slide, resolve_mpp
+from exaone_prep.slides import LevelChoice, SlideReader, choose_level, open_slide, resolve_mpp
+from exaone_prep.stain_sample import take_sample
 from exaone_prep.tissue import tissue_mask
 from exaone_prep.worker import Tell
 
-STAIN_PATCHES: Final = 32
-"""Patches a slide's stain is fitted on: 2.1 million pixels of 256×256 patches, spread over the tissue."""
-
-_TRIES: Final = 4
-SHOWN_PATCHES: Final = 4
 OD_PIXELS: Final = 4096
 
 
@@ -189,7 +183,7 @@ def _survey_open(
         planned=len(positions),
     )
     patches = PatchReader(reader, choice, manifest.patch.size_px)
-    sampled = _StainSample.take(patches, positions, manifest, row.slide_id)
+    sampled = take_sample(patches, positions, manifest, row.slide_id)
     pictures = Pictures(
         thumbnail=overview.rgb,
         mask=tissue.mask,
@@ -203,7 +197,7 @@ def _survey_open(
 
     if not len(positions) and not tissue.background_dark:
         return
-    fit = _judged_fit(sampled, background_dark=tissue.background_dark)
+    fit = sampled.fit(background_dark=tissue.background_dark)
     if row.allow_non_he and fit.status == "not_he":
         # What the person wants built is normalised as well as it can be: only the gates of measuring count.
         fit = fit.judged(stain.verdict_patch(fit, min_kept=stain.MIN_KEPT_SLIDE))
@@ -211,19 +205,6 @@ def _survey_open(
     yield survey, pictures
     if fit.status == "not_he":
         raise SlideProblemError("not_he", f"It does not look stained with H&E: {stain.SENTENCES[fit.reason]}.")
-
-
-def _judged_fit(sampled: _StainSample, *, background_dark: bool) -> stain.StainFit:
-    fit = stain.fit(sampled.pixels)
-    fit = fit.judged(stain.verdict_slide(fit, dark_background=background_dark))
-    if fit.status != "not_he" and 2 * len(sampled.pixels) < len(sampled.unfiltered):
-        # Ink never covers most of a slide's tissue: where most of it looks like ink, its colours are not those of H&E,
-        # and the few pixels left must not decide.
-        whole = stain.fit(sampled.unfiltered)
-        verdict = stain.verdict_slide(whole)
-        if verdict.status == "not_he":
-            return whole.judged(verdict)
-    return fit
 
 
 def _planned(
@@ -254,63 +235,3 @@ def _planned(
     # With a limit of 0 every patch would pass, those without any tissue as well.
     kept &= fractions > 0
     return positions[kept], fractions[kept]
-
-
-@dataclass(frozen=True)
-class _StainSample:
-    """Pixels the stain is fitted on (uint8 (N, 3)), those of all patches looked at, and a few patches to show."""
-
-    pixels: NDArray[np.uint8]
-    unfiltered: NDArray[np.uint8]
-    shown: NDArray[np.uint8]
-    shown_numbers: NDArray[np.int32]
-
-    @classmethod
-    def take(
-        cls, patches: PatchReader, positions: NDArray[np.int64], manifest: Manifest, slide_id: str
-    ) -> _StainSample:
-        """Read planned patches spread over the tissue, as the build will; ink and failing patches are left out."""
-        pixels: list[NDArray[np.uint8]] = []
-        unfiltered: list[NDArray[np.uint8]] = []
-        shown: list[NDArray[np.uint8]] = []
-        numbers: list[int] = []
-        for candidates in _spread(len(positions), STAIN_PATCHES, f"{manifest.seed}:{slide_id}"):
-            first = True
-            for number in candidates[:_TRIES]:
-                x, y = (int(value) for value in positions[number])
-                try:
-                    patch = patches.read(x, y)
-                except UnreadableRegionError:
-                    continue
-                flat = patch.reshape(-1, 3)
-                if first:
-                    unfiltered.append(flat)
-                    first = False
-                if verdict(measure(patch), manifest.quality) != "kept":
-                    continue
-                pixels.append(flat[~pen_pixels(flat)])
-                if len(shown) < SHOWN_PATCHES:
-                    shown.append(patch)
-                    numbers.append(number)
-                break
-        size = manifest.patch.size_px
-        none = np.empty((0, 3), dtype=np.uint8)
-        return cls(
-            np.concatenate(pixels) if pixels else none,
-            np.concatenate(unfiltered) if unfiltered else none,
-            np.stack(shown) if shown else np.empty((0, size, size, 3), dtype=np.uint8),
-            np.array(numbers, dtype=np.int32),
-        )
-
-
-def _spread(count: int, strata: int, key: str) -> Iterator[list[int]]:
-    """Cut 0…count−1 into equal strata, and order each by a keyed hash; strata come in hash order as well."""
-
-    def rank(number: int) -> bytes:
-        return hashlib.blake2b(f"{key}:{number}".encode(), digest_size=8).digest()
-
-    strata = min(strata, count)
-    parts = [range(count * part // strata, count * (part + 1) // strata) for part in range(strata)]
-    for part in sorted(parts, key=lambda numbers: rank(-1 - numbers.start)):
-        step = max(1, len(part) // 64)  # a stratum of a huge slide need not be hashed whole
-        yield sorted(part[::step], key=rank)

@@ -48,8 +48,9 @@ class Verification:
     def check(self) -> None:
         """Raise `VerificationError` if there is a problem."""
         if self.problems:
-            more = f" ({len(self.problems) - MOST_SHOWN} more)" if len(self.problems) > MOST_SHOWN else ""
-            raise VerificationError(" ".join(self.problems[:MOST_SHOWN]) + more)
+            more = len(self.problems) - MOST_SHOWN
+            tail = f" {more} more stand in {layout.VERIFICATION}." if more > 0 else ""
+            raise VerificationError(" ".join(self.problems[:MOST_SHOWN]) + tail)
 
 
 def verify(
@@ -81,7 +82,7 @@ def verify(
     with ThreadPoolExecutor(max_workers=workers) as pool:
         for record in records:
             problems += _group_problems(dataset.storage, record, quick=depth == "quick")
-            tables = _index_tables(dataset.storage, record, problems) if depth != "quick" else {}
+            tables = _index_tables(dataset.storage, record, problems) if depth != "quick" else None
             check = partial(_shard_problems, dataset, record, tables, depth)
             for found in pool.map(lambda shard, check=check: list(check(shard)), record.shards):
                 problems += found
@@ -134,14 +135,16 @@ def _group_problems(storage: Storage, record: GroupRecord, *, quick: bool) -> It
         yield from _file_problems(storage, path, expected, quick=quick)
 
 
-def _index_tables(storage: Storage, record: GroupRecord, problems: list[str]) -> dict[str, pa.Table]:
-    """The index of a group by shard; what is wrong with it goes to `problems`."""
+def _index_tables(storage: Storage, record: GroupRecord, problems: list[str]) -> dict[str, pa.Table] | None:
+    """The index of a group by shard, None without one; what is wrong with it goes to `problems`."""
     path = layout.index(record.split, record.group)
     try:
         tables = read_shard_tables(storage.read(path))
-    except (FileNotFoundError, pa.ArrowException) as error:
-        problems.append(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}.")
-        return {}
+    except FileNotFoundError:
+        return None  # said already, with the other files of the group
+    except pa.ArrowException as error:
+        problems.append(f"{path} cannot be read as Parquet: {str(error).splitlines()[0].rstrip('.')}.")
+        return None
     if values_sha256(tables) != record.index.values_sha256:
         problems.append(f"{path} holds other values than the ledger says.")
     return {table.column("shard")[0].as_py(): table for table in tables if table.num_rows}
@@ -158,7 +161,7 @@ def _file_problems(storage: Storage, path: str, expected: FileRecord, *, quick: 
 
 
 def _shard_problems(
-    dataset: Dataset, record: GroupRecord, tables: Mapping[str, pa.Table], depth: Depth, shard: ShardEntry
+    dataset: Dataset, record: GroupRecord, tables: Mapping[str, pa.Table] | None, depth: Depth, shard: ShardEntry
 ) -> Iterator[str]:
     path = layout.shard(record.split, shard.name)
     storage = dataset.storage
@@ -169,6 +172,8 @@ def _shard_problems(
     data = storage.read(path)
     if hashlib.sha256(data).hexdigest() != shard.sha256:
         yield f"{path} has another checksum than the ledger says."
+        return
+    if tables is None:
         return
     rows = tables[shard.name].to_pylist() if shard.name in tables else []
     extension = EXTENSIONS[dataset.manifest.codec.format]

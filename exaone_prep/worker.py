@@ -7,6 +7,7 @@ the other side closes the socket or dies.
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -83,7 +84,10 @@ def serve(connection: Connection[Any, Any]) -> None:
             answer = Failed(error, traceback.format_exc())
         except Exception:  # noqa: BLE001 (whatever it is, the other side must hear of it, with the traceback)
             answer = Failed(None, traceback.format_exc())
-        connection.send(answer)
+        try:
+            connection.send(answer)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            connection.send(Failed(None, traceback.format_exc()))
 
 
 def _die_with(parent: int) -> None:

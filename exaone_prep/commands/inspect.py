@@ -83,6 +83,8 @@ def _facts(survey: SlideSurvey) -> dict[str, Any]:
         if not name.startswith(("dropped_", "stain_", "kept")) and name not in {"slide_id", "cohort", "outcome"}
     }
     facts["properties"] = dict(survey.properties)
+    if survey.problem is None:
+        facts["sentence"] = None if survey.planned else "No patch of it holds enough tissue."
     return facts
 
 
