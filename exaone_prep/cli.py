@@ -152,6 +152,18 @@ def sheet(
     typer.echo(f"contact sheet: {out}")
 
 
+@app.command("stain-reference")
+def stain_reference(
+    images: Annotated[list[Path], typer.Argument(help="Target images (PNG, JPEG, TIFF); one fit over all of them.")],
+    out: Annotated[Path, typer.Option("--out", help="JSON to write; `stain.reference` of a manifest takes it.")],
+    name: Annotated[str, typer.Option("--name", help="For people.")] = "own",
+) -> None:
+    """Fit the stain of target images, to normalise to."""
+    from exaone_prep.commands.reference import reference_command
+
+    reference_command(images, name=name, out=out)
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the manifest."""
@@ -197,14 +209,13 @@ def _settings(given: list[str] | None) -> dict[str, str]:
 
 def main() -> NoReturn:
     """Run a command; an error is one sentence on standard error."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     words = [word for word in sys.argv[1:] if word != "--debug"]
     debug = len(words) < len(sys.argv) - 1
     try:
-        app(words, standalone_mode=False)
-    except typer.Exit as ending:
-        sys.exit(ending.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(app(words, standalone_mode=False))
+    except _Interrupted:
         _say("interrupted; what is committed is kept, the same command goes on")
         sys.exit(130)
     except (PrepError, OSError) as error:
@@ -221,15 +232,18 @@ def main() -> NoReturn:
             raise
         show()
         sys.exit(2)
-    sys.exit(0)
 
 
 def _say(sentence: str) -> None:
     sys.stderr.write(f"exaone-prep: {sentence}\n")
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+class _Interrupted(BaseException):
+    """SIGINT or SIGTERM. Not KeyboardInterrupt, which Click takes for a successful end."""
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Interrupted
 
 
 if __name__ == "__main__":

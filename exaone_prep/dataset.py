@@ -226,7 +226,7 @@ def _done(dataset: Dataset) -> dict[str, str]:
 
     if dataset.storage.size(layout.BUILD) is None:
         raise DatasetError(
-            f"{dataset.storage.url} is not complete, so nobody knows yet which slides it leaves; finish its build first."
+            f"{dataset.storage.url} is not complete: which slides it leaves is known when its build has ended."
         )
     finished = {row["slide_id"] for row in read_outcomes(dataset).to_pylist() if row["outcome"] != "quarantined"}
     return {row.slide_id: row.stamp for row in dataset.catalog.rows if row.slide_id in finished}

@@ -99,7 +99,8 @@ def _die_with(parent: int) -> None:
 
 def main() -> None:
     """Entry point of the child."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the parent decides
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     try:
         serve(Connection(int(sys.argv[1])))

@@ -2,12 +2,13 @@
 
 from exaone_prep.stain.batch import NormalizedBatch, OnFailure, StainStatus, normalize
 from exaone_prep.stain.fitting import fit
-from exaone_prep.stain.gates import MIN_KEPT_SLIDE, SENTENCES, verdict_patch, verdict_slide
+from exaone_prep.stain.gates import MIN_KEPT_PATCH, MIN_KEPT_SLIDE, SENTENCES, verdict_patch, verdict_slide
 from exaone_prep.stain.reference import MACENKO_REFERENCE, Reference, load_reference
 from exaone_prep.stain.stain_fit import FitDiagnostics, FitReason, FitStatus, StainFit, Verdict
 
 __all__ = [
     "MACENKO_REFERENCE",
+    "MIN_KEPT_PATCH",
     "MIN_KEPT_SLIDE",
     "SENTENCES",
     "FitDiagnostics",
