@@ -13,6 +13,7 @@ import yaml
 
 from exaone_prep import layout
 from exaone_prep.catalog import (
+    ID_KEY_VARIABLE,
     Catalog,
     CatalogRow,
     PrivateTable,
@@ -80,6 +81,23 @@ class Dataset:
         return self.catalog.metadata.environment
 
 
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """A complete data set that another one continues (`exaone_prep.outcomes.earlier`).
+
+    Attributes:
+        url: Where it lies.
+        manifest: Its settings.
+        finished: Slides that need not be built again, by id, with their content stamps.
+        id_key_check: Of its catalog.
+    """
+
+    url: str
+    manifest: Manifest
+    finished: dict[str, str]
+    id_key_check: str
+
+
 def open_dataset(url: str | Path, *, private: bool = False) -> Dataset:
     """Open a data set that exists.
 
@@ -107,7 +125,7 @@ def create_dataset(
     manifest: Manifest,
     *,
     base: Path,
-    after: Dataset | None = None,
+    after: Earlier | None = None,
     on_stamped: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Freeze the catalog of a new data set, or go on with the one that is there.
@@ -140,8 +158,12 @@ def create_dataset(
         environment=describe(versions),
         key=key,
         on_stamped=on_stamped,
-        done_before=_done(after) if after is not None else None,
+        done_before=after.finished if after is not None else None,
     )
+    if after is not None and after.id_key_check != catalog.metadata.id_key_check:
+        raise DatasetError(
+            f"{after.url} has ids hashed with another key: set {ID_KEY_VARIABLE} to the key it was built with."
+        )
     reach("catalog-before")
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
@@ -199,12 +221,12 @@ def _refuse_foreign(storage: Storage) -> None:
         raise DatasetError(f"{folder} is not empty and holds no data set; choose another directory.")
 
 
-def _check_parameters(after: Dataset, manifest: Manifest) -> None:
+def _check_parameters(after: Earlier, manifest: Manifest) -> None:
     """Two data sets that a trainer takes as one hold patches made alike, and a patient's slides in one split."""
     changed = explain_difference(_parameters(after.manifest), _parameters(manifest))
     if changed:
         raise DatasetError(
-            f"{after.storage.url} was built with other parameters: {', '.join(changed)} differ. "
+            f"{after.url} was built with other parameters: {', '.join(changed)} differ. "
             "Take those of the earlier data set, or build without it."
         )
 
@@ -214,19 +236,3 @@ def _parameters(manifest: Manifest) -> dict[str, Any]:
     # These decide whether a slide is set aside, not how its patches are made: to change them is what repair means.
     del settings["readers"], settings["quality"]["max_unreadable"]
     return settings
-
-
-def _done(dataset: Dataset) -> dict[str, str]:
-    """Slides that a data set has finished, by id, with their content stamps.
-
-    Raises:
-        DatasetError: It is not complete.
-    """
-    from exaone_prep.outcomes import read_outcomes
-
-    if dataset.storage.size(layout.BUILD) is None:
-        raise DatasetError(
-            f"{dataset.storage.url} is not complete: which slides it leaves is known when its build has ended."
-        )
-    finished = {row["slide_id"] for row in read_outcomes(dataset).to_pylist() if row["outcome"] != "quarantined"}
-    return {row.slide_id: row.stamp for row in dataset.catalog.rows if row.slide_id in finished}

@@ -15,6 +15,9 @@ from exaone_prep.errors import ManifestError
 PIXEL_PACKAGES: Final = ("numpy", "openslide-bin", "pillow", "scipy", "simplejpeg")
 """Decode, reduce, judge, encode. Their versions are part of the content id."""
 
+_TABLE_PACKAGES: Final = ("numcodecs", "pyarrow", "zarr")
+"""They decide the bytes of tables and pictures, not of shards: named where two environments do not agree."""
+
 _BY_READER: Final = {"openslide": (), "tiatoolbox": ("tiatoolbox", "tifffile", "imagecodecs", "wsidicom", "zarr")}
 
 
@@ -47,7 +50,7 @@ def describe(versions: dict[str, str]) -> dict[str, object]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "cpu": _cpu_model(),
-        "versions": versions,
+        "versions": {**versions, **{name: version(name) for name in _TABLE_PACKAGES}},
     }
 
 

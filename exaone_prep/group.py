@@ -132,7 +132,12 @@ class GroupBuilder:
         )
         self.progress.start_stage("cut", sum(slide.known().planned for slide in some))
         jobs = [self._cut_job(slide) for slide in some]
-        for number, answer in self.pool.map(jobs, self.progress.tell):
+
+        def tell(number: int, patches: int) -> None:
+            self.progress.slide = some[number].row.slide_id
+            self.progress.tell(number, patches)
+
+        for number, answer in self.pool.map(jobs, tell):
             slide = some[number]
             self.progress.tell(number, slide.known().planned)
             self.progress.slides_done += 1

@@ -8,7 +8,8 @@ from typing import Any, Final
 import pyarrow as pa
 
 from exaone_prep import layout
-from exaone_prep.dataset import Dataset
+from exaone_prep.dataset import Dataset, Earlier
+from exaone_prep.errors import DatasetError
 from exaone_prep.ledger import GroupRecord, read_ledger
 from exaone_prep.survey_table import SCHEMA as SURVEY
 from exaone_prep.survey_table import read_survey
@@ -70,3 +71,22 @@ def stain_table(surveys: dict[str, dict[str, Any]]) -> pa.Table:
 def read_outcomes(dataset: Dataset) -> pa.Table:
     """Outcomes as far as the data set is built, from ledger and survey."""
     return outcomes_table(dataset, survey_rows(dataset, read_ledger(dataset.storage)))
+
+
+def earlier(dataset: Dataset) -> Earlier:
+    """A complete data set as one to be continued: what of it need not be built again.
+
+    Raises:
+        DatasetError: It is not complete.
+    """
+    if dataset.storage.size(layout.BUILD) is None:
+        raise DatasetError(
+            f"{dataset.storage.url} is not complete: which slides it leaves is known when its build has ended."
+        )
+    finished = {row["slide_id"] for row in read_outcomes(dataset).to_pylist() if row["outcome"] != "quarantined"}
+    return Earlier(
+        url=dataset.storage.url,
+        manifest=dataset.manifest,
+        finished={row.slide_id: row.stamp for row in dataset.catalog.rows if row.slide_id in finished},
+        id_key_check=dataset.catalog.metadata.id_key_check,
+    )

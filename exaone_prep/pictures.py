@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,8 +35,6 @@ def write_slides_zip(file: Path, slides: Sequence[tuple[str, Path]]) -> None:
 
 def read_slide_pictures(data: bytes, slide_id: str) -> Pictures | None:
     """The pictures of one slide from the bytes of such a file, None if it has none there."""
-    import zarr
-
     members = _Members()
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         prefix = f"{slide_id}/"
@@ -43,8 +43,7 @@ def read_slide_pictures(data: bytes, slide_id: str) -> Pictures | None:
             members.put(name.removeprefix(prefix), archive.read(name))
     if not names:
         return None
-    group: Any = zarr.open_group(members.store, mode="r", zarr_format=3)
-    return Pictures(**{name: group[name][...] for name in group.array_keys()})
+    return Pictures(**members.arrays())
 
 
 def _write(archive: zipfile.ZipFile, prefix: str, members: dict[str, Any]) -> None:
@@ -53,11 +52,25 @@ def _write(archive: zipfile.ZipFile, prefix: str, members: dict[str, Any]) -> No
         archive.writestr(zipfile.ZipInfo(prefix + name, _WHEN), members[name].to_bytes())
 
 
+@contextmanager
+def _without_cupy() -> Iterator[None]:
+    """Zarr imports CuPy where it is installed, for arrays on a card: two seconds that pictures have no use for."""
+    if "cupy" in sys.modules:
+        yield
+        return
+    sys.modules["cupy"] = None  # type: ignore[assignment]  # what Python documents for "not to be imported"
+    try:
+        yield
+    finally:
+        del sys.modules["cupy"]
+
+
 class _Members:
     """A Zarr group in memory."""
 
     def __init__(self) -> None:
-        import zarr  # half a second that other commands need not pay
+        with _without_cupy():
+            import zarr  # half a second that other commands need not pay
 
         self.data: dict[str, Any] = {}
         self.store = zarr.storage.MemoryStore(self.data)
@@ -72,6 +85,12 @@ class _Members:
         )
         if array.size:
             stored[...] = array
+
+    def arrays(self) -> dict[str, Any]:
+        import zarr
+
+        group: Any = zarr.open_group(self.store, mode="r", zarr_format=3)
+        return {name: group[name][...] for name in group.array_keys()}
 
     def put(self, name: str, data: bytes) -> None:
         from zarr.core.buffer import default_buffer_prototype

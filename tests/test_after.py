@@ -12,6 +12,7 @@ import yaml
 
 from exaone_prep.dataset import create_dataset, open_dataset
 from exaone_prep.manifest import load_manifest
+from exaone_prep.outcomes import earlier
 from tests.commandline import Ended, run_here
 from tests.committed import outcomes, results, samples
 from tests.smallslides import small_slide
@@ -116,7 +117,9 @@ def test_what_decides_whether_a_slide_is_set_aside_may_change(folder: Path) -> N
 
 def catalogued(folder: Path, file: Path) -> set[str]:
     """Slides of the catalog that a build after the first would have."""
-    dataset = create_dataset(folder / "second", load_manifest(file), base=folder, after=open_dataset(folder / "first"))
+    dataset = create_dataset(
+        folder / "second", load_manifest(file), base=folder, after=earlier(open_dataset(folder / "first"))
+    )
     return {row.slide_id for row in dataset.catalog.rows}
 
 
@@ -155,3 +158,17 @@ def test_hashed_ids_of_an_earlier_data_set_are_known_again(tmp_path: Path, monke
     ]
     assert len(patients[0]) == 1
     assert patients[0] == patients[1]
+
+
+def test_hashed_ids_continue_only_under_their_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = {"privacy": {"slide_ids": "hash"}}
+    file = manifest(folder, **hashed)
+    monkeypatch.setenv("EXAONE_PREP_ID_KEY", "one")
+    build(folder, "hashed", file).succeeded()
+    file = manifest(folder, mpp_if_missing=0.5, **hashed)
+    monkeypatch.setenv("EXAONE_PREP_ID_KEY", "two")
+    assert "EXAONE_PREP_ID_KEY" in build(folder, "second", file, "--after", folder / "hashed").sentence(2)
+    assert not (folder / "second").exists()
+    monkeypatch.setenv("EXAONE_PREP_ID_KEY", "one")
+    build(folder, "second", file, "--after", folder / "hashed").succeeded()
+    assert sorted(row["outcome"] for row in outcomes(folder / "second").values()) == ["done", "done"]

@@ -108,6 +108,7 @@ def build_catalog(
         warnings=_warnings(manifest, exclusion, kept_out, rows),
         manifest=manifest.canonical(),
         environment=dict(environment or {}),
+        id_key_check=hashed_id("key", "", hashing_key) if hashing_key is not None else "",
     )
     content_id = content_id_of(manifest.content(), rows, versions)
     private = None

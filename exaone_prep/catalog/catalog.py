@@ -85,6 +85,8 @@ class CatalogMetadata:
     manifest: dict[str, Any]
     """`Manifest.canonical`, of the settings the catalog was frozen with."""
     environment: dict[str, Any] = field(default_factory=dict)
+    id_key_check: str = ""
+    """With hashed ids: whether another data set's were hashed with the same key, without telling the key."""
     """In which it was frozen; in no content id."""
 
 
@@ -118,6 +120,7 @@ class Catalog:
             "warnings": list(self.metadata.warnings),
             "manifest": self.metadata.manifest,
             "environment": self.metadata.environment,
+            "id_key_check": self.metadata.id_key_check,
             "extra": extra,
         }
         schema = pa.schema([*SCHEMA, *(pa.field(name, pa.string()) for name in extra)])
@@ -151,6 +154,7 @@ class Catalog:
                 warnings=tuple(document["warnings"]),
                 manifest=document["manifest"],
                 environment=document["environment"],
+                id_key_check=document["id_key_check"],
             ),
         )
 

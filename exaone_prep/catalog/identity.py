@@ -15,9 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_partial
-
 from exaone_prep.catalog.glob import has_slide_suffix
 from exaone_prep.catalog.place import files_below, files_in, folder_of, name_of, read_ranges, standing, why
 from exaone_prep.catalog.sources import Candidate
@@ -176,7 +173,7 @@ def patient_of(slide: SlideFile, regex: str | None) -> tuple[str, PatientSource]
     return (found, "regex") if found else (clear_id(slide), "slide")
 
 
-def hashed_id(kind: Literal["slide", "patient"], clear: str, key: bytes) -> str:
+def hashed_id(kind: Literal["slide", "patient", "key"], clear: str, key: bytes) -> str:
     """A clear id, hidden: the first 16 hexadecimal digits of its HMAC-SHA256 (RFC 2104) under a secret key."""
     return hmac.new(key, f"{kind}:{clear}".encode(), hashlib.sha256).hexdigest()[:16]
 
@@ -225,6 +222,10 @@ def _series_in(folder: str) -> tuple[tuple[str, ...], ...]:
 
 def _series_uid(uri: str) -> str | None:
     size_bytes = standing(uri).size_bytes
+    # Half a second that only DICOM slides need to pay.
+    from pydicom.errors import InvalidDicomError
+    from pydicom.filereader import read_partial
+
     for length in (_HEAD_BYTES, size_bytes):
         try:
             head = io.BytesIO(read_ranges(uri, [(0, min(length, size_bytes))])[0])

@@ -19,6 +19,7 @@ from exaone_prep.build import LocalExecutor, missing_groups, run
 from exaone_prep.dataset import Dataset, create_dataset, open_dataset
 from exaone_prep.group import GroupBuilder
 from exaone_prep.manifest import Manifest
+from exaone_prep.outcomes import earlier
 from exaone_prep.pool import WorkerPool
 from exaone_prep.progress import Heartbeat, Progress
 from exaone_prep.publish import clear_heartbeats, publish, read_build
@@ -33,7 +34,7 @@ def build_command(
 ) -> None:
     """Build a data set and say what came of it."""
     console = Console(stderr=True)
-    before = open_dataset(after) if after is not None else None
+    before = earlier(open_dataset(after)) if after is not None else None
     with _stamping(console) as on_stamped:
         dataset = create_dataset(out, manifest, base=base, after=before, on_stamped=on_stamped)
     for warning in dataset.catalog.metadata.warnings:
@@ -74,7 +75,10 @@ def build_dataset(dataset: Dataset, *, workers: int, scratch: Path | None, conso
 def default_scratch(dataset: Dataset) -> Path:
     """Beside the shards, where there must be room for them anyway; for remote data sets in the temporary folder."""
     local = dataset.storage.local
-    return local / ".scratch" if local is not None else Path(tempfile.gettempdir()) / "exaone-prep"
+    # Staged copies keep the names of their slides, which a data set with hashed ids must never hold.
+    if local is None or dataset.names.hidden:
+        return Path(tempfile.gettempdir()) / "exaone-prep"
+    return local / ".scratch"
 
 
 @contextmanager
