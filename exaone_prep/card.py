@@ -53,7 +53,7 @@ def card(dataset: Dataset, summary: dict[str, Any], outcomes: pa.Table) -> tuple
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         *_cohort_lines(outcomes),
         "",
-        "Shards are read with webdataset, wids, timm or plain `tarfile`; `index/` finds every patch by slide and "
+        "Shards are read with webdataset, timm or plain `tarfile`; `index/` finds every patch by slide and "
         "position. `outcomes.parquet` says for every slide what became of it, and why.",
         "",
     ]

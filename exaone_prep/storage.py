@@ -27,6 +27,8 @@ from exaone_prep.scratch import OLD_S
 
 CHUNK_BYTES = 1 << 20
 
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP})
+
 
 class Storage(Protocol):
     """A data set directory. Paths are relative, with forward slashes."""
@@ -142,6 +144,11 @@ class LocalStorage:
         except FileExistsError:
             self._compare(path, final, file)
         except OSError as error:
+            if error.errno in _NO_LINKS:
+                raise PrepError(
+                    f"The file system of {self.url} has no hard links, by which a name appears whole or not at all; "
+                    "choose another place for the data set."
+                ) from error
             if error.errno != errno.EXDEV:
                 raise
             # Another file system: copy beside the final name first, so that the link is atomic.
