@@ -85,11 +85,10 @@ class GroupBuilder:
             StorageConflictError: Another environment made other bytes.
         """
         started = time.time()
-        folder = self.scratch.folder(f"group-{group:06d}")
         rows = self.dataset.groups[group]
         self.progress.start_group(group, len(rows))
-        slides = [_Slide(row, number, folder) for number, row in enumerate(rows)]
-        with self.dataset.names.hiding(rows):
+        with self.scratch.folder(f"group-{group:06d}") as folder, self.dataset.names.hiding(rows):
+            slides = [_Slide(row, number, folder) for number, row in enumerate(rows)]
             self._stage(slides, folder)
             self._survey(slides)
             reach("group-surveyed")

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -37,12 +38,15 @@ class Scratch:
         shutil.rmtree(self.path, ignore_errors=True)
         _remove_empty(self.path.parent)
 
-    def folder(self, name: str) -> Path:
-        """A new, empty folder."""
+    @contextlib.contextmanager
+    def folder(self, name: str) -> Iterator[Path]:
+        """A new, empty folder that goes with the block: its space is needed for what comes next."""
         path = self.path / name
-        shutil.rmtree(path, ignore_errors=True)
         path.mkdir()
-        return path
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def sweep(root: Path) -> None:

@@ -17,15 +17,19 @@ from exaone_prep.stage import stage
 
 def estimate_command(manifest: Manifest, *, base: Path, sample: int, workers: int, as_json: bool) -> None:
     """Survey a sample and print what a build will need."""
-    with Scratch(Path(tempfile.gettempdir()) / "exaone-prep") as space, WorkerPool(workers, space.path / "log") as pool:
+    with (
+        Scratch(Path(tempfile.gettempdir()) / "exaone-prep") as space,
+        WorkerPool(workers, space.path / "log") as pool,
+        space.folder("staged") as staged,
+        space.folder("estimate") as folder,
+    ):
         dataset = create_dataset(space.path / "dataset", manifest, base=base)
-        staged = space.folder("staged")
         found = estimate(
             dataset,
             lambda row: stage(row, dataset.names.uris[row.slide_id], staged),
             sample=sample,
             pool=pool,
-            folder=space.folder("estimate"),
+            folder=folder,
         )
     sys.stdout.write((json.dumps(found.as_dict(), sort_keys=True) if as_json else _text(found)) + "\n")
 
