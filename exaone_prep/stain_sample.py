@@ -47,12 +47,14 @@ class StainSample:
     Attributes:
         pixels: uint8 (N, 3), those to fit on.
         unfiltered: uint8 (M, 3), those of all patches looked at, ink and all.
+        clear: How many of those are in patches that passed, and neither ink nor near it.
         shown: uint8 (n, size, size, 3), a few whole patches.
         shown_numbers: int32 (n,), which of the planned ones these are.
     """
 
     pixels: NDArray[np.uint8]
     unfiltered: NDArray[np.uint8]
+    clear: int
     shown: NDArray[np.uint8]
     shown_numbers: NDArray[np.int32]
 
@@ -60,7 +62,7 @@ class StainSample:
         """The slide's stain with the verdict on it."""
         fit = stain.fit(self.pixels)
         fit = fit.judged(stain.verdict_slide(fit, dark_background=background_dark))
-        if fit.status != "not_he" and 2 * len(self.pixels) < len(self.unfiltered):
+        if fit.status != "not_he" and 2 * self.clear < len(self.unfiltered):
             # Ink never covers most of a slide's tissue: where most of it looks like ink, its colours are not those of
             # H&E, and the few pixels left must not decide.
             whole = stain.fit(self.unfiltered)
@@ -106,6 +108,7 @@ def take_sample(patches: PatchReader, positions: NDArray[np.int64], manifest: Ma
     return StainSample(
         pixels=np.concatenate([none, *without_outliers(kept)]),
         unfiltered=np.concatenate([none, *unfiltered]),
+        clear=sum(map(len, kept)),
         shown=np.stack(shown) if shown else np.empty((0, size_px, size_px, 3), dtype=np.uint8),
         shown_numbers=np.array(numbers, dtype=np.int32),
     )
