@@ -1,10 +1,21 @@
-"""CPU time of stain normalisation per 256×256 patch: fit, tables, apply, against one look-up per byte and peers."""
+"""CPU time of stain normalisation per 256×256 patch: fit, tables, apply, against one look-up per byte and peers.
+
+The ratios: `apply_to_look_up` (our time over one table look-up per byte of the same array), and how many times the
+fastest peer's time ours is, for applying a given fit and for fitting and applying every patch. Peers run in processes
+of their own, with the Python that has them, on one thread like ours.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +23,15 @@ from numpy.typing import NDArray
 from report import cpu_ms, real_patches, report
 
 from exaone_prep import stain
+from exaone_prep.stain.engine import Engine
 from exaone_prep.stain.numpy_engine import NumpyEngine
-from exaone_prep.stain.tables import correction, tables
+from exaone_prep.stain.tables import correction
 
 Patches = NDArray[np.uint8]
+
+ROOT = Path(__file__).resolve().parents[1]
+PEERS = ("torchstain", "torch_staintools", "stainx", "tiatoolbox")
+PEER_PATCHES = 8
 
 
 def generated_patches(count: int) -> Patches:
@@ -26,60 +42,87 @@ def generated_patches(count: int) -> Patches:
     return levels.astype(np.uint8)
 
 
-def own_figures(patches: Patches, runs: int) -> dict[str, float]:
+def engine_figures(engine: Engine, patches: Patches, runs: int) -> dict[str, float]:
     """Milliseconds per patch of each step."""
-    count = len(patches)
-    engine = NumpyEngine()
-    fits = [fit for fit in (stain.fit(patch) for patch in patches) if fit.status == "ok"]
+    fits = [fit for fit in (stain.fit(patch, engine=engine) for patch in patches) if fit.status == "ok"]
     corrections = [correction(fit, stain.MACENKO_REFERENCE) for fit in fits]
-    made = tables(corrections)
+    table = engine.tables(corrections[:1])[0]
     out = np.empty_like(patches)
 
     def apply() -> None:
         for patch, target in zip(patches, out, strict=True):
-            engine.apply(patch, made[0], target)
+            engine.apply(patch, table, target)
 
-    return {
-        "fit_ms": cpu_ms(lambda: [stain.fit(patch) for patch in patches], runs=runs) / count,
-        "tables_ms": cpu_ms(lambda: tables(corrections), runs=runs) / len(fits),
-        "apply_ms": cpu_ms(apply, runs=runs) / count,
-        "normalize_fit_slide_ms": cpu_ms(lambda: stain.normalize(patches, fit=fits[0]), runs=runs) / count,
-        "normalize_fit_patch_ms": cpu_ms(lambda: stain.normalize(patches, fit="patch"), runs=runs) / count,
+    steps: dict[str, Callable[[], object]] = {
+        "fit": lambda: [stain.fit(patch, engine=engine) for patch in patches],
+        "tables": lambda: [engine.tables([one]) for one in corrections],
+        "apply": apply,
+        "normalize_fit_slide": lambda: stain.normalize(patches, fit=fits[0], engine=engine),
+        "normalize_fit_patch": lambda: stain.normalize(patches, fit="patch", engine=engine),
     }
+    return {f"{engine.name}_{name}_ms": cpu_ms(step, runs=runs) / len(patches) for name, step in steps.items()}
 
 
-def look_up_ms(patches: Patches, runs: int) -> float:
-    """One table look-up per byte of the same array, patch by patch: the floor."""
+def look_up_figures(patches: Patches, runs: int) -> dict[str, float]:
+    """One table look-up per byte of the same array, patch by patch: the floor, in NumPy and compiled by numba."""
     table = np.arange(256, dtype=np.uint8)[::-1].copy()
     out = np.empty_like(patches)
+    figures = {}
 
-    def look_up() -> None:
+    def numpy_look_up() -> None:
         for patch, target in zip(patches, out, strict=True):
             np.take(table, patch, out=target, mode="clip")
 
-    return cpu_ms(look_up, runs=runs) / len(patches)
+    figures["numpy_look_up_ms"] = cpu_ms(numpy_look_up, runs=runs) / len(patches)
+    numba: Any = importlib.import_module("numba")
 
+    def look_up(source: Any, entries: Any, target: Any) -> None:
+        for i in range(len(source)):
+            target[i] = entries[source[i]]
 
-def peer_figures(patches: Patches, runs: int) -> dict[str, float | str]:
-    """Fit and apply per patch by other tools, on one thread where they let us choose; `absent` if not installed."""
-    figures: dict[str, float | str] = {"torchstain_fit_apply_ms": "absent", "tiatoolbox_fit_apply_ms": "absent"}
-    if importlib.util.find_spec("threadpoolctl"):
-        importlib.import_module("threadpoolctl").threadpool_limits(1)
-    if importlib.util.find_spec("torchstain") and importlib.util.find_spec("torch"):
-        torch: Any = importlib.import_module("torch")
-        torch.set_num_threads(1)
-        peer: Any = importlib.import_module("torchstain").normalizers.MacenkoNormalizer(backend="torch")
-        tensors = [torch.from_numpy(patch.transpose(2, 0, 1).copy()) for patch in patches]
-        figures["torchstain_fit_apply_ms"] = cpu_ms(
-            lambda: [peer.normalize(I=tensor, stains=False) for tensor in tensors], runs=runs
-        ) / len(patches)
-    if importlib.util.find_spec("tiatoolbox"):
-        normalizer: Any = importlib.import_module("tiatoolbox.tools.stainnorm").MacenkoNormalizer()
-        normalizer.fit(patches[0])
-        figures["tiatoolbox_fit_apply_ms"] = cpu_ms(
-            lambda: [normalizer.transform(patch.copy()) for patch in patches], runs=runs
-        ) / len(patches)
+    compiled = numba.njit("void(uint8[::1], uint8[::1], uint8[::1])")(look_up)
+    pairs = [(patch.reshape(-1), target.reshape(-1)) for patch, target in zip(patches, out, strict=True)]
+    figures["numba_look_up_ms"] = cpu_ms(
+        lambda: [compiled(source, table, target) for source, target in pairs], runs=runs
+    ) / len(patches)
     return figures
+
+
+def peer_figures(patches: Patches, runs: int, peers_python: Path) -> dict[str, float | str]:
+    """What `peers/measure.py` says of each peer; `absent` where no Python at hand has it."""
+    figures: dict[str, float | str] = {}
+    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "patches.npy"
+        np.save(file, patches)
+        for peer in PEERS:
+            figures[f"{peer}_fit_apply_ms"] = "absent"
+            for python in (peers_python, Path(sys.executable)):
+                if not python.exists():
+                    continue
+                done = subprocess.run(
+                    [str(python), str(ROOT / "benchmarks/peers/measure.py"), peer, str(file), "--runs", str(runs)],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    env={**os.environ, **one_thread},
+                )
+                if done.returncode == 0:
+                    measured = json.loads(done.stdout.splitlines()[-1])
+                    figures |= {f"{peer}_{name}": value for name, value in measured.items()}
+                    break
+    return figures
+
+
+def fastest(figures: dict[str, float | str], *, given_fit: bool) -> float | None:
+    """The least time of any peer; with a given fit, a peer that cannot take one counts with all it does."""
+    times = []
+    for peer in PEERS:
+        whole = figures[f"{peer}_fit_apply_ms"]
+        time = figures.get(f"{peer}_apply_ms", whole) if given_fit else whole
+        if isinstance(time, float):
+            times.append(time)
+    return min(times, default=None)
 
 
 def main() -> None:
@@ -88,21 +131,26 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
     parser.add_argument("--patches", type=int, default=16)
     parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--peers-python", type=Path, default=ROOT / "build/peers/bin/python")
     arguments = parser.parse_args()
     real = real_patches(arguments.patches)
     patches = generated_patches(arguments.patches) if real is None else real
-    own = own_figures(patches, arguments.runs)
-    floor = look_up_ms(patches, arguments.runs)
-    peers = peer_figures(patches[:8], max(3, arguments.runs // 5))
+    own = stain.engine_for("cpu")
+    figures: dict[str, Any] = {"input": "generated" if real is None else "real", "engine": own.name}
+    figures |= look_up_figures(patches, arguments.runs)
+    figures |= engine_figures(NumpyEngine(), patches, max(3, arguments.runs // 3))
+    figures |= engine_figures(own, patches, arguments.runs)
+    figures |= peer_figures(patches[:PEER_PATCHES], max(3, arguments.runs // 3), arguments.peers_python)
+    apply, whole = figures[f"{own.name}_apply_ms"], figures[f"{own.name}_normalize_fit_patch_ms"]
     ratios = {
-        "apply_to_look_up": own["apply_ms"] / floor,
-        **{
-            name.removesuffix("_ms") + "_to_own": time / own["normalize_fit_patch_ms"]
-            for name, time in peers.items()
-            if isinstance(time, float)
-        },
+        "apply_to_look_up": apply / min(figures["numpy_look_up_ms"], figures["numba_look_up_ms"]),
+        "numpy_to_own_fit": figures["numpy_fit_ms"] / figures[f"{own.name}_fit_ms"],
     }
-    figures = {"input": "generated" if real is None else "real", "look_up_per_byte_ms": floor, **own, **peers}
+    peer_apply, peer_whole = (fastest(figures, given_fit=given) for given in (True, False))
+    if peer_apply is not None and peer_whole is not None:
+        ratios["fastest_peer_apply_to_own"] = peer_apply / apply
+        ratios["fastest_peer_apply_to_normalize_fit_slide"] = peer_apply / figures[f"{own.name}_normalize_fit_slide_ms"]
+        ratios["fastest_peer_fit_apply_to_own"] = peer_whole / whole
     report("stain", figures, ratios, as_json=arguments.json)
 
 

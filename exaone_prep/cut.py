@@ -39,12 +39,14 @@ class ChannelSums:
 
     def add(self, patch: NDArray[np.uint8]) -> None:
         """Count an H×W×3 patch in."""
-        flat = patch.reshape(-1, 3)
-        self.pixels += len(flat)
-        for channel in range(3):
-            counts = np.bincount(flat[:, channel], minlength=256)
-            self.sums[channel] += int((counts * _LEVELS).sum())
-            self.squares[channel] += int((counts * _LEVELS * _LEVELS).sum())
+        height_px, width_px, _ = patch.shape
+        self.pixels += height_px * width_px
+        # A square fits 16 bits, and 32 bits hold the sum of 66,052 of them: down the columns first, which is quick.
+        values = patch.reshape(height_px, -1).astype(np.uint16)
+        for totals, powers in ((self.sums, values), (self.squares, values * values)):
+            columns = powers.sum(axis=0, dtype=np.uint32).reshape(-1, 3)
+            for channel, total in enumerate(columns.sum(axis=0, dtype=np.uint64).tolist()):
+                totals[channel] += total
 
     def merge(self, other: ChannelSums) -> None:
         """Add what another slide counted."""
@@ -52,9 +54,6 @@ class ChannelSums:
         for channel in range(3):
             self.sums[channel] += other.sums[channel]
             self.squares[channel] += other.squares[channel]
-
-
-_LEVELS: Final = np.arange(256, dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -161,7 +161,7 @@ def test_hashed_ids_of_an_earlier_data_set_are_known_again(tmp_path: Path, monke
 
 
 def test_hashed_ids_continue_only_under_their_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed = {"privacy": {"slide_ids": "hash"}}
+    hashed: dict[str, Any] = {"privacy": {"slide_ids": "hash"}}
     file = manifest(folder, **hashed)
     monkeypatch.setenv("EXAONE_PREP_ID_KEY", "one")
     build(folder, "hashed", file).succeeded()

@@ -69,18 +69,6 @@ def test_a_fit_of_the_slide_is_applied_as_the_definition_says() -> None:
 
 
 @needs_real_data
-def test_torchstain_gives_the_same_picture() -> None:
-    torchstain: Any = pytest.importorskip("torchstain", reason="torchstain is not in this environment")
-    torch: Any = pytest.importorskip("torch", reason="torch is not in this environment")
-    normalizer = torchstain.normalizers.MacenkoNormalizer(backend="torch")
-    for path in camelyon_patches()[::15]:
-        patch = read_rgb(path)
-        theirs, *_ = normalizer.normalize(I=torch.from_numpy(patch.transpose(2, 0, 1).copy()), stains=False)
-        ours = stain.normalize(patch[None], fit="patch").patches[0]
-        assert np.percentile(grey_levels_apart(ours, np.clip(np.asarray(theirs), 0, 255).astype(np.uint8)), 99.9) <= 1
-
-
-@needs_real_data
 def test_tiatoolbox_gave_nearly_the_same_picture_for_its_own_target() -> None:
     folder = DATA / "tiles" / "stain"
     target = stain.fit(read_rgb(folder / "tia_target_image.png"))
@@ -91,9 +79,10 @@ def test_tiatoolbox_gave_nearly_the_same_picture_for_its_own_target() -> None:
     )
     ours = stain.normalize(read_rgb(folder / "tia_source_image.png")[None], fit="patch", reference=reference).patches[0]
     apart = grey_levels_apart(ours, read_rgb(folder / "tia_norm_macenko.png"))
-    # It masks tissue by luminosity and takes Io = 255, so the pictures agree in kind, not in bits.
-    assert apart.mean() < 8
-    assert np.percentile(apart, 95) < 24
+    # It takes Io = 255 and masks tissue by luminosity; tests/test_stain_peers.py shows that this is all.
+    assert apart.mean() < 4
+    assert np.percentile(apart, 95) <= 8
+    assert apart.max() <= 20
 
 
 def test_the_references_own_stain_is_left_nearly_as_it_is() -> None:

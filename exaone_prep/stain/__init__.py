@@ -1,6 +1,8 @@
 """Stain normalisation after Macenko et al. (ISBI 2009), with the same bits on every CPU; see `docs/stain.md`."""
 
 from exaone_prep.stain.batch import NormalizedBatch, OnFailure, StainStatus, normalize
+from exaone_prep.stain.device import Device, engine_for
+from exaone_prep.stain.engine import Engine
 from exaone_prep.stain.fitting import fit
 from exaone_prep.stain.gates import MIN_KEPT_PATCH, MIN_KEPT_SLIDE, SENTENCES, verdict_patch, verdict_slide
 from exaone_prep.stain.reference import MACENKO_REFERENCE, Reference, load_reference
@@ -11,6 +13,8 @@ __all__ = [
     "MIN_KEPT_PATCH",
     "MIN_KEPT_SLIDE",
     "SENTENCES",
+    "Device",
+    "Engine",
     "FitDiagnostics",
     "FitReason",
     "FitStatus",
@@ -20,6 +24,7 @@ __all__ = [
     "StainFit",
     "StainStatus",
     "Verdict",
+    "engine_for",
     "fit",
     "load_reference",
     "normalize",

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from exaone_prep.stain.device import Device, engine_for
 from exaone_prep.stain.engine import Engine
 from exaone_prep.stain.fitting import fit as fit_pixels
-from exaone_prep.stain.numpy_engine import NumpyEngine
 from exaone_prep.stain.reference import MACENKO_REFERENCE, Reference
 from exaone_prep.stain.stain_fit import StainFit
-from exaone_prep.stain.tables import correction, tables
+from exaone_prep.stain.tables import correction
 
 StainStatus = Literal["fitted", "fallback", "kept", "none"]
 """`fitted`: with the fit that was asked for; `fallback`: with the slide's own in place of the patch's, or with the
 reference's; `kept`: as it was; `none`: not normalised, because dropped."""
 
 OnFailure = Literal["keep", "reference", "drop"]
-Device = Literal["auto", "cpu"]
 
-_TABLES_AT_ONCE: Final = 16
+_TABLES_KEPT: Final = 16
+_RUN: Final = 8  # patches per task of a thread
 
 
 class _Choice(NamedTuple):
@@ -57,6 +59,8 @@ def normalize(
     on_failure: OnFailure = "keep",
     slide_fit: StainFit | None = None,
     device: Device = "auto",
+    threads: int = 1,
+    engine: Engine | None = None,
 ) -> NormalizedBatch:
     """Give patches the stain of the reference.
 
@@ -69,23 +73,50 @@ def normalize(
         reference: The stain to give.
         on_failure: Where no fit is ok: keep the pixels, apply the reference's own fit, or flag the patch as dropped.
         slide_fit: With `fit="patch"`: tried where the patch's own fit failed, before `on_failure`.
-        device: `cpu`, or `auto` for the best there is.
+        device: `cpu`, `gpu`, or `auto` for the best there is.
+        threads: How many patches to work on at once. One where other processes use the other cores.
+        engine: What does the work, in place of `device`'s choice; the pixels are the same with all.
 
     Returns:
         The patches with a status each; never NaN, whatever the pixels are.
 
     Raises:
+        ManifestError: If a GPU is asked for and cannot be used.
         ValueError: If an argument has the wrong type, shape or length; never because of what the pixels show.
     """
     if patches.dtype != np.uint8 or patches.ndim != 4 or patches.shape[-1] != 3:
         raise ValueError(f"Patches must be uint8 (N, H, W, 3), not {patches.dtype} {patches.shape}.")
     if on_failure not in ("keep", "reference", "drop"):
         raise ValueError(f"on_failure must be keep, reference or drop, not {on_failure!r}.")
-    engine = _engine(device)
-    fallback = slide_fit if isinstance(fit, str) else None
-    choices = [_choose(own, fallback, reference, on_failure) for own in _own_fits(patches, fit, engine)]
-    result = patches.copy()
-    _apply(patches, choices, reference, engine, result)
+    if threads < 1:
+        raise ValueError(f"At least one thread is needed, not {threads}.")
+    engine = engine or engine_for(device)
+    given = _given_fits(fit, len(patches))
+    result = np.empty(patches.shape, dtype=np.uint8)
+
+    @lru_cache(_TABLES_KEPT)
+    def table_of(applied: StainFit) -> NDArray[np.float32]:
+        made: NDArray[np.float32] = engine.tables([correction(applied, reference)])[0]
+        return made
+
+    # All of one patch before the next, while its pixels are in the cache.
+    def one(index: int) -> _Choice:
+        own = given[index] if given is not None else fit_pixels(patches[index], engine=engine)
+        choice = _choose(own, slide_fit if given is None else None, reference, on_failure)
+        if choice.applied is None:
+            result[index] = patches[index]
+        else:
+            engine.apply(patches[index], table_of(choice.applied), result[index])
+        return choice
+
+    if threads > 1 and len(patches) > 1:
+        with ThreadPoolExecutor(threads, thread_name_prefix="stain") as executor:
+            runs = [range(start, min(start + _RUN, len(patches))) for start in range(0, len(patches), _RUN)]
+            choices = [
+                choice for run in executor.map(lambda run: [one(index) for index in run], runs) for choice in run
+            ]
+    else:
+        choices = [one(index) for index in range(len(patches))]
     return NormalizedBatch(
         patches=result,
         status=tuple(choice.status for choice in choices),
@@ -94,23 +125,16 @@ def normalize(
     )
 
 
-def _engine(device: Device) -> Engine:
-    if device not in ("auto", "cpu"):
-        raise ValueError(f"The device must be auto or cpu, not {device!r}.")
-    return NumpyEngine()
-
-
-def _own_fits(
-    patches: NDArray[np.uint8], fit: Literal["patch"] | StainFit | Sequence[StainFit], engine: Engine
-) -> Sequence[StainFit]:
+def _given_fits(fit: Literal["patch"] | StainFit | Sequence[StainFit], count: int) -> Sequence[StainFit] | None:
+    """One fit per patch, or None where each patch is to be fitted."""
     if isinstance(fit, StainFit):
-        return [fit] * len(patches)
+        return [fit] * count
     if isinstance(fit, str):
         if fit != "patch":
             raise ValueError(f"fit must be 'patch', a stain fit or one per patch, not {fit!r}.")
-        return [fit_pixels(patch, engine=engine) for patch in patches]
-    if len(fit) != len(patches):
-        raise ValueError(f"There are {len(fit)} stain fits for {len(patches)} patches.")
+        return None
+    if len(fit) != count:
+        raise ValueError(f"There are {len(fit)} stain fits for {count} patches.")
     return fit
 
 
@@ -122,22 +146,3 @@ def _choose(own: StainFit, slide_fit: StainFit | None, reference: Reference, on_
     if on_failure == "reference":
         return _Choice(reference.as_fit(), reference.as_fit(), "fallback")
     return _Choice(own, None, "none" if on_failure == "drop" else "kept")
-
-
-def _apply(
-    patches: NDArray[np.uint8],
-    choices: Sequence[_Choice],
-    reference: Reference,
-    engine: Engine,
-    out: NDArray[np.uint8],
-) -> None:
-    wanted: dict[StainFit, list[int]] = {}
-    for index, choice in enumerate(choices):
-        if choice.applied is not None:
-            wanted.setdefault(choice.applied, []).append(index)
-    fits = list(wanted)
-    for start in range(0, len(fits), _TABLES_AT_ONCE):
-        some = fits[start : start + _TABLES_AT_ONCE]
-        for fit, table in zip(some, tables([correction(fit, reference) for fit in some]), strict=True):
-            for index in wanted[fit]:
-                engine.apply(patches[index], table, out[index])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exaone_prep.stain.algebra import Vector
+from exaone_prep.stain.algebra import Matrix3, Vector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +44,16 @@ class Pixels(Protocol):
 
 
 class Engine(Protocol):
-    """Pixel work on one kind of device; all engines give equal bits."""
+    """Pixel work on one kind of device; all engines give equal bits, and serve several threads at once."""
 
     name: str
 
     def load(self, pixels: NDArray[np.uint8]) -> Pixels:
         """Prepare uint8 (N, 3) pixels for a fit."""
+        ...
+
+    def tables(self, corrections: Sequence[Matrix3]) -> NDArray[np.float32]:
+        """The float32 (N, 3, 256, 4) tables of `exaone_prep.stain.tables`, bit for bit."""
         ...
 
     def apply(self, patch: NDArray[np.uint8], tables: NDArray[np.float32], out: NDArray[np.uint8]) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LN2 = Context(prec=40).ln(Decimal(2))
-_LOG2_E: Final = float(1 / _LN2)
+LOG2_E: Final = float(1 / _LN2)
 # ln 2 in two parts; the first has 32 bits, so that its product with a small integer is exact.
-_LN2_HIGH: Final = int(_LN2 * (1 << 32)) / (1 << 32)
-_LN2_LOW: Final = float(_LN2 - Decimal(_LN2_HIGH))
+LN2_HIGH: Final = int(_LN2 * (1 << 32)) / (1 << 32)
+LN2_LOW: Final = float(_LN2 - Decimal(LN2_HIGH))
 _DEGREE: Final = 13
-_COEFFICIENTS: Final = tuple(1.0 / factorial(k) for k in range(_DEGREE, -1, -1))
+COEFFICIENTS: Final = tuple(1.0 / factorial(k) for k in range(_DEGREE, -1, -1))
 
 
 def exp(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -30,10 +30,10 @@ def exp(x: NDArray[np.float64]) -> NDArray[np.float64]:
     Returns:
         The same shape.
     """
-    k = np.rint(np.multiply(x, _LOG2_E))
-    r = np.subtract(np.subtract(x, np.multiply(k, _LN2_HIGH)), np.multiply(k, _LN2_LOW))
-    result = np.full_like(r, _COEFFICIENTS[0])
-    for coefficient in _COEFFICIENTS[1:]:
+    k = np.rint(np.multiply(x, LOG2_E))
+    r = np.subtract(np.subtract(x, np.multiply(k, LN2_HIGH)), np.multiply(k, LN2_LOW))
+    result = np.full_like(r, COEFFICIENTS[0])
+    for coefficient in COEFFICIENTS[1:]:
         np.multiply(result, r, out=result)
         np.add(result, coefficient, out=result)
     return np.ldexp(result, k.astype(np.int32))

@@ -7,15 +7,16 @@ single lane; complex addition is the addition of both lanes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exaone_prep.stain.algebra import Vector
+from exaone_prep.stain.algebra import Matrix3, Vector
 from exaone_prep.stain.density import EXACT_SUM_PIXELS, MAX_KEPT_LEVEL, OD_FIXED, OD_TABLE
 from exaone_prep.stain.engine import Moments
+from exaone_prep.stain.tables import tables
 
 _BLOCK_PIXELS: Final = 16_384
 _SAMPLE: Final = 2048
@@ -69,6 +70,10 @@ class NumpyEngine:
     def load(self, pixels: NDArray[np.uint8]) -> NumpyPixels:
         """Prepare uint8 (N, 3) pixels for a fit."""
         return NumpyPixels(pixels)
+
+    def tables(self, corrections: Sequence[Matrix3]) -> NDArray[np.float32]:
+        """Tables of fits, by `exaone_prep.stain.tables.tables`."""
+        return tables(corrections)
 
     def apply(self, patch: NDArray[np.uint8], tables: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
         """Write trunc(min(255, (a · b) · c)) of the table entries a, b, c of each pixel into `out`.

@@ -17,7 +17,7 @@ from exaone_prep.stain.stain_fit import StainFit
 MAX_ENTRY: Final = 2.0**42
 """Entries lie within 2^±42: a product of three is then a normal float32, never 0, inf or NaN."""
 
-_MAX_EXPONENT: Final = 40.0
+MAX_EXPONENT: Final = 40.0
 
 
 def correction(fit: StainFit, reference: Reference) -> Matrix3:
@@ -48,7 +48,7 @@ def tables(corrections: Sequence[Matrix3]) -> NDArray[np.float32]:
     matrices = np.asarray(corrections, dtype=np.float64).reshape(-1, 3, 3)
     by_input = matrices.transpose(0, 2, 1)[:, :, None, :]
     exponents = np.multiply(np.negative(by_input), OD_TABLE[None, None, :, None])
-    entries = exp(np.clip(exponents, -_MAX_EXPONENT, _MAX_EXPONENT))
+    entries = exp(np.clip(exponents, -MAX_EXPONENT, MAX_EXPONENT))
     np.multiply(entries[:, 0], float(IO), out=entries[:, 0])
     result = np.zeros((len(matrices), 3, 256, 4), dtype=np.float32)
     result[..., :3] = np.clip(entries, 1.0 / MAX_ENTRY, MAX_ENTRY)
