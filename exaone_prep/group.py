@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 
@@ -30,6 +31,8 @@ from exaone_prep.stage import stage
 from exaone_prep.steps import reach
 from exaone_prep.survey import SlideSurvey, SurveyJob
 from exaone_prep.survey_table import survey_parquet, survey_row
+
+_NO_THREADS: Final = pa.ipc.IpcReadOptions(use_threads=False)
 
 
 @dataclass
@@ -202,7 +205,7 @@ class GroupBuilder:
             if records[number].samples:  # all its slides may have turned out unreadable
                 shards.append((records[number], job.tar))
                 with pa.memory_map(str(job.index)) as source:
-                    tables.append(pa.ipc.open_file(source).read_all())
+                    tables.append(pa.ipc.open_file(source, options=_NO_THREADS).read_all())
         return shards, tables
 
     def _commit(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -17,6 +16,7 @@ from exaone_prep.codec import decode
 from exaone_prep.dataset import Dataset
 from exaone_prep.ledger import GroupRecord, read_ledger
 from exaone_prep.outcomes import survey_rows
+from exaone_prep.parquet import read_parquet
 from exaone_prep.pictures import read_slide_pictures
 from exaone_prep.survey import Pictures
 
@@ -66,11 +66,9 @@ def _entry(dataset: Dataset, record: GroupRecord, survey: dict[str, Any]) -> _En
     pictures = read_slide_pictures(storage.read(layout.slides(record.group)), survey["slide_id"])
     if pictures is None:
         return None
-    index = pq.read_table(
-        io.BytesIO(storage.read(layout.index(record.split, record.group))),
-        columns=["x", "y", "shard", "image_offset", "image_size"],
-        filters=[("slide_id", "=", survey["slide_id"])],
-    ).to_pylist()
+    columns = ["slide_id", "x", "y", "shard", "image_offset", "image_size"]
+    table = read_parquet(storage.read(layout.index(record.split, record.group)), columns)
+    index = table.filter(pc.equal(table.column("slide_id"), survey["slide_id"])).to_pylist()
     places = {(row["x"], row["y"]): row for row in index}
     downsample = survey["footprint_px"] / survey["read_size_px"]
     pairs = []

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from exaone_prep import layout
 from exaone_prep.cut import DROP_REASONS, SlideCut
 from exaone_prep.errors import SlideProblemError
+from exaone_prep.parquet import read_parquet
 from exaone_prep.shards.sample import STAIN_STATUSES
 from exaone_prep.stain import StainFit
 from exaone_prep.survey import SlideSurvey
@@ -132,7 +133,7 @@ def survey_parquet(rows: Sequence[dict[str, Any]]) -> bytes:
 
 def read_survey(data: bytes) -> pa.Table:
     """The table from Parquet."""
-    return pq.read_table(io.BytesIO(data))
+    return read_parquet(data)
 
 
 def _outcome(

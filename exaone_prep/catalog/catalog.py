@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from exaone_prep.catalog.identity import PatientSource
 from exaone_prep.errors import REASONS, DatasetError, Reason
+from exaone_prep.parquet import read_parquet
 
 CATALOG_FORMAT = 1
 """Raised when a reader of the previous number would misread; readers accept the current and the previous one."""
@@ -135,7 +136,7 @@ class Catalog:
             DatasetError: It is no catalog, damaged, or of a format that this version does not read.
         """
         try:
-            table = pq.read_table(io.BytesIO(content))
+            table = read_parquet(content)
             document = json.loads((table.schema.metadata or {})[_METADATA_KEY])
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             raise DatasetError(

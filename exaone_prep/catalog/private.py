@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from exaone_prep.catalog.catalog import Catalog, parquet_bytes
 from exaone_prep.errors import DatasetError
+from exaone_prep.parquet import read_parquet
 
 _SCHEMA: pa.Schema = pa.schema(
     [pa.field(name, pa.string(), nullable=False) for name in ("slide_id", "clear_id", "uri", "patient")]
@@ -45,7 +44,7 @@ class PrivateTable:
             DatasetError: It is something else.
         """
         try:
-            table = pq.read_table(io.BytesIO(content), columns=_SCHEMA.names)
+            table = read_parquet(content, _SCHEMA.names)
         except (pa.ArrowException, OSError) as error:
             raise DatasetError("The private table is damaged; restore it, or the slides cannot be found.") from error
         return cls(rows=tuple(PrivateRow(**values) for values in table.to_pylist()))

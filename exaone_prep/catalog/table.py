@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from exaone_prep.catalog.place import anchored, folder_of, is_url, name_of, read_chunks, standing, why
 from exaone_prep.errors import ManifestError
+from exaone_prep.parquet import read_parquet
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -123,7 +123,7 @@ def _mpp(text: str, where: str) -> float | None:
 
 
 def _parquet(content: bytes) -> tuple[tuple[str, ...], list[list[str]]]:
-    table = pq.read_table(io.BytesIO(content))
+    table = read_parquet(content)
     columns = [[_as_text(value) for value in column.to_pylist()] for column in table.columns]
     return tuple(table.column_names), [list(row) for row in zip(*columns, strict=True)]
 

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from exaone_prep.parquet import open_parquet
+
 FORMAT_VERSION: Final = 1
 
 SCHEMA: Final = pa.schema(
@@ -67,5 +69,5 @@ def values_sha256(shards: Sequence[pa.Table]) -> str:
 
 def read_shard_tables(data: bytes) -> list[pa.Table]:
     """The row groups of an index file, one table per shard."""
-    file = pq.ParquetFile(io.BytesIO(data))
-    return [file.read_row_group(number) for number in range(file.num_row_groups)]
+    file = open_parquet(data)
+    return [file.read_row_group(number, use_threads=False) for number in range(file.num_row_groups)]
