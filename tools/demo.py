@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import subprocess
 import sys
@@ -19,7 +20,8 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     if given.slides:
-        name = "own-dataset"
+        # A data set keeps the slides it was begun with, so other slides get another one.
+        name = f"own-{hashlib.sha256(given.slides.encode()).hexdigest()[:8]}"
         source = ["--slides", given.slides]
     else:
         name = "dataset"

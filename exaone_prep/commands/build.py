@@ -40,7 +40,8 @@ def build_command(
     for warning in dataset.catalog.metadata.warnings:
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     if (summary := read_build(dataset.storage)) is not None:
-        console.print("This data set is complete already.", highlight=False)
+        begun = f"{len(dataset.catalog.rows):,} slides that it was begun with"
+        console.print(f"This data set is complete already, with the {begun}.", highlight=False)
         clear_heartbeats(dataset.storage)
         sweep(scratch or default_scratch(dataset))
     else:
