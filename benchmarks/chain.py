@@ -164,7 +164,6 @@ def cut_and_pack(slide: Surveyed, folder: Path) -> tuple[SlideCut, float]:
     manifest = slide.dataset.manifest
     spool = folder / "slide.spool"
     cut = CutJob(
-        slide_id=slide.survey.slide_id,
         path=slide.path,
         manifest=manifest,
         reference=slide.dataset.reference,

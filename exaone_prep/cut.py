@@ -20,7 +20,7 @@ from exaone_prep.quality import QualityMeasures, measure, verdict
 from exaone_prep.shards.sample import STAIN_STATUSES, StainStatus
 from exaone_prep.slides import LevelChoice, UnreadableRegionError, open_slide
 from exaone_prep.spool import Spool
-from exaone_prep.survey import load_pictures
+from exaone_prep.survey import load_grid
 from exaone_prep.worker import Tell
 
 BATCH: Final = 16
@@ -79,7 +79,6 @@ class CutJob:
     """Cut one surveyed slide.
 
     Attributes:
-        slide_id: For the names of nothing; progress is told by number.
         path: Where the slide lies on this machine.
         manifest: The settings.
         reference: The stain to normalise to.
@@ -90,7 +89,6 @@ class CutJob:
         spool: Receives the samples.
     """
 
-    slide_id: str
     path: Path
     manifest: Manifest
     reference: stain.Reference
@@ -106,7 +104,7 @@ class CutJob:
         Raises:
             SlideProblemError: ("unreadable") over the allowed share of planned patches cannot be decoded.
         """
-        positions = load_pictures(self.pictures).positions
+        positions, _ = load_grid(self.pictures)
         allowed = self.manifest.quality.max_unreadable * len(positions)
         dropped: Counter[str] = Counter(dict.fromkeys(DROP_REASONS, 0))
         statuses: Counter[str] = Counter(dict.fromkeys(STAIN_STATUSES, 0))

@@ -132,7 +132,6 @@ def _cut_one(
     assert survey.reader is not None
     began = time.monotonic()
     cut = CutJob(
-        slide_id=survey.slide_id,
         path=job.path,
         manifest=manifest,
         reference=reference,

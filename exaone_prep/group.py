@@ -155,7 +155,6 @@ class GroupBuilder:
         assert survey.reader is not None
         assert survey.fit is not None
         return CutJob(
-            slide_id=survey.slide_id,
             path=_path(slide),
             manifest=self.dataset.manifest,
             reference=self.dataset.reference,
@@ -221,7 +220,7 @@ class GroupBuilder:
         split = slides[0].row.split
         rows = [survey_row(slide.known(), slide.row.cohort, slide.cut, slide.problem) for slide in slides]
         for row in rows:
-            row["sentence"] = self.dataset.names.hide(row["sentence"])
+            row["sentence"] = self.dataset.names.hide(row["sentence"], [slide.row for slide in slides])
         commit = Commit(self.dataset, folder)
         for shard, tar in shards:
             commit.put_shard(layout.shard(split, shard.name), tar)

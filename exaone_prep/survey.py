@@ -110,6 +110,12 @@ def load_pictures(file: Path) -> Pictures:
         return Pictures(**arrays)
 
 
+def load_grid(file: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Positions and tissue fractions alone: cut and pack need no overview of many megabytes."""
+    with np.load(file) as arrays:
+        return arrays["positions"], arrays["fractions"]
+
+
 def survey_slide(row: CatalogRow, path: Path, manifest: Manifest) -> tuple[SlideSurvey, Pictures | None]:
     """Survey a slide.
 

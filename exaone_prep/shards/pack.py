@@ -16,7 +16,7 @@ from exaone_prep.shards.sample import EXTENSIONS, STAIN_STATUSES, sample_json, s
 from exaone_prep.shards.tar import TarWriter
 from exaone_prep.slides import LevelChoice
 from exaone_prep.spool import SpoolReader
-from exaone_prep.survey import load_pictures
+from exaone_prep.survey import load_grid
 from exaone_prep.worker import Tell
 
 
@@ -137,9 +137,8 @@ class _Source:
         self.slide = slide
         self.spool = SpoolReader(slide.spool, slide.planned) if slide.spool is not None else None
         if self.spool is not None:
-            pictures = load_pictures(slide.pictures)
-            self.fractions = pictures.fractions
-            self._level0 = np.rint(pictures.positions * slide.choice.downsample).astype(np.int64)
+            positions, self.fractions = load_grid(slide.pictures)
+            self._level0 = np.rint(positions * slide.choice.downsample).astype(np.int64)
 
     def level0(self, sample: int) -> tuple[int, int]:
         """Position of a sample in level-0 pixels."""
