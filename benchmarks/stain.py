@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from report import cpu_ms, real_patches, report
+from stain_gpu import gpu_figures
 
 from exaone_prep import stain
-from exaone_prep.stain.engine import Engine
+from exaone_prep.errors import ManifestError
 from exaone_prep.stain.numpy_engine import NumpyEngine
+from exaone_prep.stain.one_by_one import OneByOne
 from exaone_prep.stain.tables import correction
 
 Patches = NDArray[np.uint8]
@@ -42,20 +44,20 @@ def generated_patches(count: int) -> Patches:
     return levels.astype(np.uint8)
 
 
-def engine_figures(engine: Engine, patches: Patches, runs: int) -> dict[str, float]:
+def engine_figures(engine: OneByOne, patches: Patches, runs: int) -> dict[str, float]:
     """Milliseconds per patch of each step."""
     fits = [fit for fit in (stain.fit(patch, engine=engine) for patch in patches) if fit.status == "ok"]
     corrections = [correction(fit, stain.MACENKO_REFERENCE) for fit in fits]
-    table = engine.tables(corrections[:1])[0]
+    table = engine.pixel_engine.tables(corrections[:1])[0]
     out = np.empty_like(patches)
 
     def apply() -> None:
         for patch, target in zip(patches, out, strict=True):
-            engine.apply(patch, table, target)
+            engine.pixel_engine.apply(patch.reshape(-1, 3), table, target.reshape(-1, 3))
 
     steps: dict[str, Callable[[], object]] = {
         "fit": lambda: [stain.fit(patch, engine=engine) for patch in patches],
-        "tables": lambda: [engine.tables([one]) for one in corrections],
+        "tables": lambda: [engine.pixel_engine.tables([one]) for one in corrections],
         "apply": apply,
         "normalize_fit_slide": lambda: stain.normalize(patches, fit=fits[0], engine=engine),
         "normalize_fit_patch": lambda: stain.normalize(patches, fit="patch", engine=engine),
@@ -129,16 +131,27 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="gpu: what a card does, without peers")
     parser.add_argument("--patches", type=int, default=16)
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--peers-python", type=Path, default=ROOT / "build/peers/bin/python")
     arguments = parser.parse_args()
     real = real_patches(arguments.patches)
     patches = generated_patches(arguments.patches) if real is None else real
+    if arguments.device == "gpu":
+        try:
+            gpu, gpu_ratios = gpu_figures(patches, arguments.runs)
+        except ManifestError as error:
+            sys.exit(str(error))
+        report(
+            "stain_gpu", {"input": "generated" if real is None else "real", **gpu}, gpu_ratios, as_json=arguments.json
+        )
+        return
     own = stain.engine_for("cpu")
+    assert isinstance(own, OneByOne)
     figures: dict[str, Any] = {"input": "generated" if real is None else "real", "engine": own.name}
     figures |= look_up_figures(patches, arguments.runs)
-    figures |= engine_figures(NumpyEngine(), patches, max(3, arguments.runs // 3))
+    figures |= engine_figures(OneByOne(NumpyEngine()), patches, max(3, arguments.runs // 3))
     figures |= engine_figures(own, patches, arguments.runs)
     figures |= peer_figures(patches[:PEER_PATCHES], max(3, arguments.runs // 3), arguments.peers_python)
     apply, whole = figures[f"{own.name}_apply_ms"], figures[f"{own.name}_normalize_fit_patch_ms"]

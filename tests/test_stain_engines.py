@@ -23,7 +23,9 @@ from exaone_prep.errors import ManifestError
 from exaone_prep.stain import device
 from exaone_prep.stain.algebra import Vector
 from exaone_prep.stain.density import EXACT_SUM_PIXELS
+from exaone_prep.stain.engine import AngleQuery, ConcentrationQuery
 from exaone_prep.stain.numpy_engine import NumpyEngine
+from exaone_prep.stain.one_by_one import OneByOne
 from exaone_prep.stain.tables import correction
 from tests import stain_oracle as oracle
 from tests.realdata import camelyon_patches, needs_real_data, read_rgb
@@ -35,29 +37,28 @@ kernels = pytest.importorskip("exaone_prep.stain.kernels", reason=REASON)
 
 Pixels = NDArray[np.uint8]
 ROOT = Path(__file__).resolve().parents[1]
-NUMPY = NumpyEngine()
+NUMPY = OneByOne(NumpyEngine())
 
 
 @pytest.fixture(scope="module")
 def compiled() -> stain.Engine:
-    engine: stain.Engine = numba_engine.NumbaEngine()
-    return engine
+    return OneByOne(numba_engine.NumbaEngine())
 
 
 def bits(fit: stain.StainFit) -> str:
     return json.dumps(fit.to_json())
 
 
-def assert_same(engine: stain.Engine, patch: Pixels) -> None:
-    ours, theirs = stain.fit(patch, engine=engine), stain.fit(patch, engine=NUMPY)
+def assert_same(engine: stain.Engine, patch: Pixels, other: stain.Engine = NUMPY) -> None:
+    ours, theirs = stain.fit(patch, engine=engine), stain.fit(patch, engine=other)
     assert bits(ours) == bits(theirs)
     usable = ours if ours.status == "ok" else stain.MACENKO_REFERENCE.as_fit()
-    matrices = [correction(usable, stain.MACENKO_REFERENCE)]
-    table = engine.tables(matrices)
-    assert table.tobytes() == NUMPY.tables(matrices).tobytes()
-    made, expected = np.empty_like(patch), np.empty_like(patch)
-    engine.apply(patch, table[0], made)
-    NUMPY.apply(patch, table[0], expected)
+    wanted = [correction(usable, stain.MACENKO_REFERENCE)]
+    sets = patch.reshape(1, -1, 3)
+    made, expected = np.empty_like(sets), np.empty_like(sets)
+    for each, out in ((engine, made), (other, expected)):
+        with each.load(sets) as loaded:
+            loaded.apply(wanted, out)
     np.testing.assert_array_equal(made, expected)
 
 
@@ -149,14 +150,15 @@ def test_order_statistics_along_any_axes_have_equal_bits(
     first: Vector, second: Vector, scale: float, share: float
 ) -> None:
     pixels = oracle.stained(oracle.HAEMATOXYLIN, oracle.EOSIN, side_px=96).reshape(-1, 3)
-    ours, theirs = device.engine_for("cpu").load(pixels), NUMPY.load(pixels)
-    kept = theirs.moments().n_kept
-    assert ours.moments() == theirs.moments()
-    ranks = (round(share * (kept - 1)), round((1 - share) * (kept - 1)))
-    assert ours.pseudo_angles(first, second, ranks) == theirs.pseudo_angles(first, second, ranks)
-    x, y, z = (scale * value for value in second)
-    rank = round((1 - share) * (len(pixels) - 1))
-    assert ours.concentrations((first, (x, y, z)), rank) == theirs.concentrations((first, (x, y, z)), rank)
+    with device.engine_for("cpu").load(pixels[None]) as ours, NUMPY.load(pixels[None]) as theirs:
+        moments = theirs.moments()
+        assert ours.moments() == moments
+        kept = moments[0].n_kept
+        angles = [AngleQuery(first, second, (round(share * (kept - 1)), round((1 - share) * (kept - 1))))]
+        assert ours.pseudo_angles(angles) == theirs.pseudo_angles(angles)
+        x, y, z = (scale * value for value in second)
+        concentrations = [ConcentrationQuery((first, (x, y, z)), round((1 - share) * (len(pixels) - 1)))]
+        assert ours.concentrations(concentrations) == theirs.concentrations(concentrations)
 
 
 @given(
@@ -194,14 +196,24 @@ def test_every_batch_size_and_number_of_threads_gives_the_same_pixels(compiled: 
                 np.testing.assert_array_equal(made, one.patches[0])
 
 
+def test_tables_have_equal_bits() -> None:
+    fits = [stain.fit(patch) for patch in random_patches(60)]
+    matrices = [correction(fit, stain.MACENKO_REFERENCE) for fit in fits if fit.status == "ok"]
+    assert len(matrices) > 5
+    assert numba_engine.NumbaEngine().tables(matrices).tobytes() == NumpyEngine().tables(matrices).tobytes()
+
+
 def test_patches_that_are_not_contiguous_have_equal_bits(compiled: stain.Engine) -> None:
-    patch = oracle.stained(oracle.HAEMATOXYLIN, oracle.EOSIN, side_px=80)
-    table = compiled.tables([correction(stain.fit(patch), stain.MACENKO_REFERENCE)])[0]
-    expected = np.empty_like(patch)
-    NUMPY.apply(patch, table, expected)
-    made = np.zeros((80, 3, 80), dtype=np.uint8).transpose(0, 2, 1)
-    compiled.apply(np.asfortranarray(patch), table, made)
-    np.testing.assert_array_equal(made, expected)
+    patches = np.stack([oracle.stained(oracle.HAEMATOXYLIN, oracle.EOSIN, side_px=80, seed=seed) for seed in range(3)])
+    expected = stain.normalize(patches, fit="patch", engine=NUMPY)
+    for strange in (
+        np.asfortranarray(patches),
+        np.repeat(patches, 2, axis=0)[::2],
+        np.ascontiguousarray(patches[..., ::-1])[..., ::-1],
+    ):
+        assert not strange.flags.c_contiguous
+        made = stain.normalize(strange, fit="patch", engine=compiled)
+        np.testing.assert_array_equal(made.patches, expected.patches)
 
 
 PROBE = """

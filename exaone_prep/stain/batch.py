@@ -11,9 +11,10 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from exaone_prep.stain.algebra import Matrix3
 from exaone_prep.stain.device import Device, engine_for
 from exaone_prep.stain.engine import Engine
-from exaone_prep.stain.fitting import fit as fit_pixels
+from exaone_prep.stain.fitting import fit_loaded
 from exaone_prep.stain.reference import MACENKO_REFERENCE, Reference
 from exaone_prep.stain.stain_fit import StainFit
 from exaone_prep.stain.tables import correction
@@ -24,8 +25,9 @@ reference's; `kept`: as it was; `none`: not normalised, because dropped."""
 
 OnFailure = Literal["keep", "reference", "drop"]
 
-_TABLES_KEPT: Final = 16
-_RUN: Final = 8  # patches per task of a thread
+_CORRECTIONS_KEPT: Final = 16
+_RUN: Final = 8
+"""Patches per task of a thread, about."""
 
 
 class _Choice(NamedTuple):
@@ -74,7 +76,8 @@ def normalize(
         on_failure: Where no fit is ok: keep the pixels, apply the reference's own fit, or flag the patch as dropped.
         slide_fit: With `fit="patch"`: tried where the patch's own fit failed, before `on_failure`.
         device: `cpu`, `gpu`, or `auto` for the best there is.
-        threads: How many patches to work on at once. One where other processes use the other cores.
+        threads: How many patches to work on at once. One where other processes use the other cores. A GPU takes as
+            many as it is fed best by.
         engine: What does the work, in place of `device`'s choice; the pixels are the same with all.
 
     Returns:
@@ -93,30 +96,34 @@ def normalize(
     engine = engine or engine_for(device)
     given = _given_fits(fit, len(patches))
     result = np.empty(patches.shape, dtype=np.uint8)
+    n, n_pixels = len(patches), patches.shape[1] * patches.shape[2]
+    sets, made = patches.reshape(n, n_pixels, 3), result.reshape(n, n_pixels, 3)
+    size = engine.sets_at_once(n_pixels)
 
-    @lru_cache(_TABLES_KEPT)
-    def table_of(applied: StainFit) -> NDArray[np.float32]:
-        made: NDArray[np.float32] = engine.tables([correction(applied, reference)])[0]
-        return made
+    @lru_cache(_CORRECTIONS_KEPT)
+    def correction_of(applied: StainFit) -> Matrix3:
+        return correction(applied, reference)
 
-    # All of one patch before the next, while its pixels are in the cache.
-    def one(index: int) -> _Choice:
-        own = given[index] if given is not None else fit_pixels(patches[index], engine=engine)
-        choice = _choose(own, slide_fit if given is None else None, reference, on_failure)
-        if choice.applied is None:
-            result[index] = patches[index]
-        else:
-            engine.apply(patches[index], table_of(choice.applied), result[index])
-        return choice
+    def together(part: slice) -> list[_Choice]:
+        with engine.load(sets[part]) as loaded:
+            own = fit_loaded(loaded, n_pixels) if given is None else given[part]
+            fallback = slide_fit if given is None else None
+            choices = [_choose(each, fallback, reference, on_failure) for each in own]
+            wanted = [None if choice.applied is None else correction_of(choice.applied) for choice in choices]
+            loaded.apply(wanted, made[part])
+        return choices
 
-    if threads > 1 and len(patches) > 1:
-        with ThreadPoolExecutor(threads, thread_name_prefix="stain") as executor:
-            runs = [range(start, min(start + _RUN, len(patches))) for start in range(0, len(patches), _RUN)]
-            choices = [
-                choice for run in executor.map(lambda run: [one(index) for index in run], runs) for choice in run
-            ]
+    parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
+    lanes = engine.lanes(threads)
+    if lanes > 1 and len(parts) > 1:
+        # Runs of parts, since a part can be a single patch and a task has a price.
+        run = max(1, min(_RUN // size, -(-len(parts) // lanes)))
+        runs = [parts[start : start + run] for start in range(0, len(parts), run)]
+        with ThreadPoolExecutor(lanes, thread_name_prefix="stain") as executor:
+            done = list(executor.map(lambda parts: [choice for part in parts for choice in together(part)], runs))
+        choices = [choice for run_choices in done for choice in run_choices]
     else:
-        choices = [one(index) for index in range(len(patches))]
+        choices = [choice for part in parts for choice in together(part)]
     return NormalizedBatch(
         patches=result,
         status=tuple(choice.status for choice in choices),

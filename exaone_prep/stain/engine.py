@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,19 +28,41 @@ class Moments:
     products: tuple[int, int, int, int, int, int]
 
 
-class Pixels(Protocol):
-    """The pixels of one fit, loaded on an engine."""
+class AngleQuery(NamedTuple):
+    """Which two order statistics (ranks from 0) of the kept pixels' pseudo-angles from `first` towards `second`."""
 
-    def moments(self) -> Moments:
-        """Exact sums over the kept pixels."""
+    first: Vector
+    second: Vector
+    ranks: tuple[int, int]
+
+
+class ConcentrationQuery(NamedTuple):
+    """Which order statistic (rank from 0) of the concentrations of all pixels, per row of the pseudo-inverse."""
+
+    inverse: tuple[Vector, Vector]
+    rank: int
+
+
+class Loaded(Protocol):
+    """Sets of pixels on an engine: of a patch each, or one sample of a slide. Queries are one per set, or None."""
+
+    def moments(self) -> list[Moments]:
+        """Exact sums over the kept pixels; they come before the angles."""
         ...
 
-    def pseudo_angles(self, first: Vector, second: Vector, ranks: tuple[int, int]) -> tuple[float, float]:
-        """Order statistics (ranks from 0) of the kept pixels' pseudo-angles from `first` towards `second`."""
+    def pseudo_angles(self, queries: Sequence[AngleQuery | None]) -> list[tuple[float, float] | None]:
+        """The order statistics asked for."""
         ...
 
-    def concentrations(self, inverse: tuple[Vector, Vector], rank: int) -> tuple[float, float]:
-        """Order statistic (rank from 0) of the concentrations of all pixels, per row of the pseudo-inverse."""
+    def concentrations(self, queries: Sequence[ConcentrationQuery | None]) -> list[tuple[float, float] | None]:
+        """The order statistics asked for, of both stains."""
+        ...
+
+    def apply(self, corrections: Sequence[Matrix3 | None], out: NDArray[np.uint8]) -> None:
+        """Write what the corrections make of the sets into `out`, uint8 (N, P, 3); a set without one as it is.
+
+        The last thing asked: an engine may work in place of the pixels it loaded.
+        """
         ...
 
 
@@ -48,14 +71,14 @@ class Engine(Protocol):
 
     name: str
 
-    def load(self, pixels: NDArray[np.uint8]) -> Pixels:
-        """Prepare uint8 (N, 3) pixels for a fit."""
+    def sets_at_once(self, pixels_per_set: int) -> int:
+        """How many sets are best loaded together."""
         ...
 
-    def tables(self, corrections: Sequence[Matrix3]) -> NDArray[np.float32]:
-        """The float32 (N, 3, 256, 4) tables of `exaone_prep.stain.tables`, bit for bit."""
+    def lanes(self, threads: int) -> int:
+        """How many threads are to load and work at once, where the caller offers so many."""
         ...
 
-    def apply(self, patch: NDArray[np.uint8], tables: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
-        """Look a uint8 (H, W, 3) patch up in float32 (3, 256, 4) tables; see `exaone_prep.stain.tables`."""
+    def load(self, sets: NDArray[np.uint8]) -> AbstractContextManager[Loaded]:
+        """Have uint8 (N, P, 3) pixels ready for work until the context ends."""
         ...

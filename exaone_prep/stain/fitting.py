@@ -20,7 +20,7 @@ from exaone_prep.stain.algebra import (
 )
 from exaone_prep.stain.density import FIXED_POINT_BITS
 from exaone_prep.stain.device import engine_for
-from exaone_prep.stain.engine import Engine, Moments, Pixels
+from exaone_prep.stain.engine import AngleQuery, ConcentrationQuery, Engine, Loaded, Moments
 from exaone_prep.stain.gates import verdict_patch
 from exaone_prep.stain.stain_fit import FitDiagnostics, FitReason, StainFit
 
@@ -49,54 +49,92 @@ def fit(pixels: NDArray[np.uint8], *, engine: Engine | None = None) -> StainFit:
     """
     if pixels.dtype != np.uint8 or pixels.ndim < 2 or pixels.shape[-1] != 3:
         raise ValueError(f"Pixels must be uint8 with 3 channels last, not {pixels.dtype} {pixels.shape}.")
-    flat = pixels.reshape(-1, 3)
-    loaded = (engine or engine_for("cpu")).load(flat)
-    moments = loaded.moments()
-    diagnostics = FitDiagnostics(n_pixels=len(flat), n_kept=moments.n_kept)
-    if moments.n_kept < 2:
-        return _without_stain(diagnostics, "too_few_pixels")
-    eigenvalues, (first, second, _) = eigen_symmetric(covariance(moments))
-    diagnostics = FitDiagnostics(n_pixels=len(flat), n_kept=moments.n_kept, eigenvalues=eigenvalues)
-    if eigenvalues[1] <= _MIN_PLANE * eigenvalues[0]:
-        return _without_stain(diagnostics, "one_colour")
-    return _in_plane(loaded, diagnostics, first, second)
+    sets = pixels.reshape(1, -1, 3)
+    with (engine or engine_for("cpu")).load(sets) as loaded:
+        return fit_loaded(loaded, sets.shape[1])[0]
 
 
-def _in_plane(loaded: Pixels, diagnostics: FitDiagnostics, first: Vector, second: Vector) -> StainFit:
-    ranks = (rank(ALPHA_PERCENT, diagnostics.n_kept), rank(100 - ALPHA_PERCENT, diagnostics.n_kept))
-    vectors = []
-    for angle in loaded.pseudo_angles(first, second, ranks):
-        x, y = direction(angle)
-        vectors.append(unit(combine(x, first, y, second)))
-    low, high = vectors
-    h, e = (low, high) if low[0] > high[0] else (high, low)
-    diagnostics = FitDiagnostics(
-        n_pixels=diagnostics.n_pixels,
-        n_kept=diagnostics.n_kept,
-        angle_deg=angle_deg(h, e),
-        eigenvalues=diagnostics.eigenvalues,
-    )
-    matrix: StainMatrix = ((h[0], e[0]), (h[1], e[1]), (h[2], e[2]))
-    try:
-        inverse = pseudo_inverse(matrix)
-    except ZeroDivisionError:
-        return _without_stain(diagnostics, "one_colour")
-    max_concentration = loaded.concentrations(inverse, rank(_MAX_C_PERCENT, diagnostics.n_pixels))
-    if not all(isfinite(value) for value in (*h, *e, *max_concentration)):
-        return _without_stain(diagnostics, "non_finite")
-    return _judged(
-        StainFit(stain_matrix=matrix, max_concentration=max_concentration, diagnostics=diagnostics, status="failed")
-    )
+def fit_loaded(loaded: Loaded, n_pixels: int) -> list[StainFit]:
+    """The fit of each set of pixels that an engine has loaded, step by step for all of them together."""
+    fittings = [_Fitting(n_pixels, moments) for moments in loaded.moments()]
+    for fitting, angles in zip(fittings, loaded.pseudo_angles([each.plane() for each in fittings]), strict=True):
+        fitting.take_angles(angles)
+    queries = [each.stains() for each in fittings]
+    for fitting, concentrations in zip(fittings, loaded.concentrations(queries), strict=True):
+        fitting.take_concentrations(concentrations)
+    return [fitting.fit() for fitting in fittings]
 
 
-def _without_stain(diagnostics: FitDiagnostics, reason: FitReason) -> StainFit:
-    return _judged(
-        StainFit(stain_matrix=None, max_concentration=None, diagnostics=diagnostics, status="failed", reason=reason)
-    )
+class _Fitting:
+    """One fit under way: what it asks of an engine next, None where nothing more can be found."""
 
+    def __init__(self, n_pixels: int, moments: Moments) -> None:
+        self._n_pixels = n_pixels
+        self._moments = moments
+        self._reason: FitReason = ""
+        self._eigenvalues = (0.0, 0.0, 0.0)
+        self._angle_deg = 0.0
+        self._axes: tuple[Vector, Vector] | None = None
+        self._matrix: StainMatrix | None = None
+        self._max_concentration: tuple[float, float] | None = None
 
-def _judged(fit: StainFit) -> StainFit:
-    return fit.judged(verdict_patch(fit))
+    def plane(self) -> AngleQuery | None:
+        """The plane of the two stains."""
+        n_kept = self._moments.n_kept
+        if n_kept < 2:
+            self._reason = "too_few_pixels"
+            return None
+        self._eigenvalues, (first, second, _) = eigen_symmetric(covariance(self._moments))
+        if self._eigenvalues[1] <= _MIN_PLANE * self._eigenvalues[0]:
+            self._reason = "one_colour"
+            return None
+        self._axes = first, second
+        return AngleQuery(first, second, (rank(ALPHA_PERCENT, n_kept), rank(100 - ALPHA_PERCENT, n_kept)))
+
+    def take_angles(self, angles: tuple[float, float] | None) -> None:
+        """The two extreme directions in it."""
+        if angles is None or self._axes is None:
+            return
+        low, high = (unit(combine(x, self._axes[0], y, self._axes[1])) for x, y in map(direction, angles))
+        h, e = (low, high) if low[0] > high[0] else (high, low)
+        self._angle_deg = angle_deg(h, e)
+        self._matrix = ((h[0], e[0]), (h[1], e[1]), (h[2], e[2]))
+
+    def stains(self) -> ConcentrationQuery | None:
+        """The two stains as a base."""
+        if self._matrix is None:
+            return None
+        try:
+            return ConcentrationQuery(pseudo_inverse(self._matrix), rank(_MAX_C_PERCENT, self._n_pixels))
+        except ZeroDivisionError:
+            self._reason = "one_colour"
+            return None
+
+    def take_concentrations(self, concentrations: tuple[float, float] | None) -> None:
+        """How strong each gets."""
+        if concentrations is None or self._matrix is None:
+            return
+        if all(isfinite(value) for row in (*self._matrix, concentrations) for value in row):
+            self._max_concentration = concentrations
+        else:
+            self._reason = "non_finite"
+
+    def fit(self) -> StainFit:
+        """What was found, judged."""
+        found = self._max_concentration is not None
+        measured = StainFit(
+            stain_matrix=self._matrix if found else None,
+            max_concentration=self._max_concentration,
+            diagnostics=FitDiagnostics(
+                n_pixels=self._n_pixels,
+                n_kept=self._moments.n_kept,
+                angle_deg=self._angle_deg,
+                eigenvalues=self._eigenvalues,
+            ),
+            status="failed",
+            reason=self._reason,
+        )
+        return measured.judged(verdict_patch(measured))
 
 
 def rank(percent: int, count: int) -> int:

@@ -68,18 +68,12 @@ class NumbaEngine:
         self._kernels.tables(matrices, OD_TABLE, result)
         return result
 
-    def apply(self, patch: NDArray[np.uint8], tables: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
+    def apply(self, pixels: NDArray[np.uint8], tables: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
         """Write trunc(min(255, (a · b) · c)) of the table entries a, b, c of each pixel into `out`.
 
         Args:
-            patch: uint8 (H, W, 3).
+            pixels: uint8 (N, 3).
             tables: float32 (3, 256, 4), C-contiguous.
-            out: uint8 (H, W, 3); may not overlap `patch`.
+            out: uint8 (N, 3), C-contiguous; may not overlap `pixels`.
         """
-        source = np.ascontiguousarray(patch).reshape(-1)
-        if out.flags.c_contiguous:
-            self._kernels.apply(source, tables.reshape(-1), out.reshape(-1))
-            return
-        target = np.empty(out.shape, dtype=np.uint8)
-        self._kernels.apply(source, tables.reshape(-1), target.reshape(-1))
-        out[...] = target
+        self._kernels.apply(np.ascontiguousarray(pixels).reshape(-1), tables.reshape(-1), out.reshape(-1))

@@ -1,14 +1,15 @@
-"""The engine that needs NumPy alone.
+"""The definition in plain arrays: the engine that needs NumPy alone, and runs on CuPy's arrays as well.
 
 Deterministic by construction: table look-ups, separate element-wise ufuncs, integer sums and selection. Two float64
 lanes travel as one complex128, four float32 lanes likewise, because a look-up then costs the same as one of a
-single lane; complex addition is the addition of both lanes.
+single lane; complex addition is the addition of both lanes. NumPy's functions hand CuPy's arrays on to CuPy, which
+compiles each of them to a kernel of its own, so that nothing is fused there either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,17 +27,19 @@ _SAMPLE_FROM: Final = 16_384
 class NumpyPixels:
     """Pixels of one fit, as planes."""
 
-    def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        self._all = np.ascontiguousarray(pixels.T)
+    def __init__(self, pixels: NDArray[np.uint8], arrays: Any = np) -> None:
+        self._arrays = arrays
+        self._all = arrays.ascontiguousarray(arrays.asarray(pixels).T)
         red, green, blue = self._all
         kept = np.flatnonzero(np.maximum(np.maximum(red, green), blue) <= MAX_KEPT_LEVEL)
         self._kept = self._all if len(kept) == len(red) else np.stack([plane.take(kept) for plane in self._all])
 
     def moments(self) -> Moments:
         """Exact sums over the kept pixels: int64 within a chunk, Python integers across."""
+        table = self._arrays.asarray(OD_FIXED)
         sums, products = [0] * 3, [0] * 6
         for chunk in _chunks(self._kept):
-            densities = [OD_FIXED.take(plane) for plane in chunk]
+            densities = [table.take(plane) for plane in chunk]
             for i, density in enumerate(densities):
                 sums[i] += int(density.sum())
             for i, (a, b) in enumerate(((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))):
@@ -48,52 +51,74 @@ class NumpyPixels:
 
     def pseudo_angles(self, first: Vector, second: Vector, ranks: tuple[int, int]) -> tuple[float, float]:
         """Order statistics of the pseudo-angle of the kept pixels; see `pseudo_angle`."""
-        angles = np.empty(self._kept.shape[1], dtype=np.float64)
-        for start, projected in _project(self._kept, first, second):
+        angles = self._arrays.empty(self._kept.shape[1], dtype=np.float64)
+        for start, projected in self._project(self._kept, first, second):
             angles[start : start + len(projected)] = pseudo_angle(projected.real, projected.imag)
         return order_statistic(angles, ranks[0]), order_statistic(angles, ranks[1])
 
     def concentrations(self, inverse: tuple[Vector, Vector], rank: int) -> tuple[float, float]:
         """Order statistic of the two concentrations of all pixels."""
-        values = np.empty((2, self._all.shape[1]), dtype=np.float64)
-        for start, projected in _project(self._all, *inverse):
+        values = self._arrays.empty((2, self._all.shape[1]), dtype=np.float64)
+        for start, projected in self._project(self._all, *inverse):
             values[0, start : start + len(projected)] = projected.real
             values[1, start : start + len(projected)] = projected.imag
         return order_statistic(values[0], rank), order_statistic(values[1], rank)
 
+    def _project(
+        self, planes: NDArray[np.uint8], first: Vector, second: Vector
+    ) -> Iterator[tuple[int, NDArray[np.complex128]]]:
+        """Chunks of (OD·first) + i·(OD·second), each with its start; the products are added in channel order."""
+        table = np.empty((3, 256), dtype=np.complex128)
+        for channel in range(3):
+            table[channel].real = np.multiply(OD_TABLE, first[channel])
+            table[channel].imag = np.multiply(OD_TABLE, second[channel])
+        words = self._arrays.asarray(table)
+        for start in range(0, planes.shape[1], _BLOCK_PIXELS):
+            red, green, blue = planes[:, start : start + _BLOCK_PIXELS]
+            projected = words[0].take(red)
+            np.add(projected, words[1].take(green), out=projected)
+            np.add(projected, words[2].take(blue), out=projected)
+            yield start, projected
+
 
 class NumpyEngine:
-    """Look-ups and products in NumPy, one patch at a time so that its arrays stay in the cache."""
+    """Look-ups and products in arrays, a block at a time so that they stay in the cache."""
 
-    name = "numpy"
+    def __init__(self, arrays: Any = np) -> None:
+        """Choose whose arrays do the work.
+
+        Args:
+            arrays: `numpy` or `cupy`.
+        """
+        self.name = str(arrays.__name__)
+        self._arrays = arrays
 
     def load(self, pixels: NDArray[np.uint8]) -> NumpyPixels:
         """Prepare uint8 (N, 3) pixels for a fit."""
-        return NumpyPixels(pixels)
+        return NumpyPixels(pixels, self._arrays)
 
     def tables(self, corrections: Sequence[Matrix3]) -> NDArray[np.float32]:
         """Tables of fits, by `exaone_prep.stain.tables.tables`."""
         return tables(corrections)
 
-    def apply(self, patch: NDArray[np.uint8], tables: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
+    def apply(self, pixels: NDArray[np.uint8], tables: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
         """Write trunc(min(255, (a · b) · c)) of the table entries a, b, c of each pixel into `out`.
 
         Args:
-            patch: uint8 (H, W, 3).
+            pixels: uint8 (N, 3).
             tables: float32 (3, 256, 4), C-contiguous.
-            out: uint8 (H, W, 3); may not overlap `patch`.
+            out: uint8 (N, 3); may not overlap `pixels`.
         """
-        words = tables.view(np.complex128).reshape(3, 256)
-        rows = max(1, _BLOCK_PIXELS // max(1, patch.shape[1]))
-        for top in range(0, patch.shape[0], rows):
-            source, target = patch[top : top + rows], out[top : top + rows]
-            a, b, c = (_lanes(words[channel].take(source[..., channel])) for channel in range(3))
+        words = self._arrays.asarray(tables.view(np.complex128).reshape(3, 256))
+        for start in range(0, len(pixels), _BLOCK_PIXELS):
+            source = self._arrays.asarray(pixels[start : start + _BLOCK_PIXELS])
+            a, b, c = (_lanes(words[channel].take(source[:, channel])) for channel in range(3))
             np.multiply(a, b, out=a)
             np.multiply(a, c, out=a)
             np.minimum(a, np.float32(255.0), out=a)
-            levels = a.astype(np.uint8)
+            levels, target = _on_host(a.astype(np.uint8)), out[start : start + _BLOCK_PIXELS]
             for channel in range(3):
-                target[..., channel] = levels[..., channel]
+                target[:, channel] = levels[:, channel]
 
 
 def pseudo_angle(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -143,19 +168,11 @@ def _chunks(planes: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     return [planes[:, start : start + EXACT_SUM_PIXELS] for start in range(0, planes.shape[1], EXACT_SUM_PIXELS)]
 
 
-def _project(planes: NDArray[np.uint8], first: Vector, second: Vector) -> Iterator[tuple[int, NDArray[np.complex128]]]:
-    """Chunks of (OD·first) + i·(OD·second), each with its start; the three products are added in channel order."""
-    words = np.empty((3, 256), dtype=np.complex128)
-    for channel in range(3):
-        words[channel].real = np.multiply(OD_TABLE, first[channel])
-        words[channel].imag = np.multiply(OD_TABLE, second[channel])
-    for start in range(0, planes.shape[1], _BLOCK_PIXELS):
-        red, green, blue = planes[:, start : start + _BLOCK_PIXELS]
-        projected = words[0].take(red)
-        np.add(projected, words[1].take(green), out=projected)
-        np.add(projected, words[2].take(blue), out=projected)
-        yield start, projected
-
-
 def _lanes(words: NDArray[np.complex128]) -> NDArray[np.float32]:
     return words.view(np.float32).reshape(*words.shape, 4)
+
+
+def _on_host(array: Any) -> NDArray[np.uint8]:
+    """An array of CuPy's must be fetched."""
+    fetched: NDArray[np.uint8] = array.get() if hasattr(array, "get") else array
+    return fetched
