@@ -6,7 +6,7 @@ SLIDES ?=
 WORKERS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env base-env demo test soak lint format bench lock clean
+.PHONY: help env base-env demo test soak lint format bench pictures lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ format: env ## Let ruff mend what it can
 
 bench: env ## Run the benchmarks (JSON on the last line of each)
 	@for name in stain chain; do $(BIN)/python benchmarks/$$name.py --json || exit 1; done
+
+pictures: env ## Draw the pictures of docs/stain.md anew
+	@$(BIN)/python tools/pictures.py
 
 lock: ## Resolve the lock files anew, full first, so that base is a part of it
 	@PYTHON="$(PYTHON)" sh tools/lock.sh

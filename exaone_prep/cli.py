@@ -110,13 +110,16 @@ def status(dataset: DatasetArgument, as_json: JsonOption = False) -> None:
 def inspect(
     slide: Annotated[Path, typer.Argument(help="One slide.")],
     settings: SetOption = None,
-    picture: Annotated[Path | None, typer.Option("--picture", help="PNG to write.")] = None,
+    picture: Annotated[Path | None, typer.Option("--picture", help="PNG to write: tissue and planned patches.")] = None,
+    stain_picture: Annotated[
+        Path | None, typer.Option("--stain-picture", help="PNG to write: the stain and patches before and after.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a build would make of one slide: mpp and its source, level, tissue, stain; with a picture."""
+    """Show what a build would make of one slide: mpp and its source, level, tissue, stain; with two pictures."""
     from exaone_prep.commands.inspect import inspect_command
 
-    inspect_command(slide, _settings(settings), picture=picture, as_json=as_json)
+    inspect_command(slide, _settings(settings), picture=picture, stain_picture=stain_picture, as_json=as_json)
 
 
 @app.command()

@@ -297,7 +297,7 @@ def test_verify_needs_a_complete_data_set_and_one_depth(dataset: Path) -> None:
 
 def test_inspect_tells_mpp_level_and_stain_and_draws_a_picture(slides: Path, tmp_path: Path) -> None:
     picture = tmp_path / "picture.png"
-    words = ("inspect", slides / "slide-00.tiff", "--picture", picture)
+    words = ("inspect", slides / "slide-00.tiff", "--picture", picture, "--stain-picture", tmp_path / "stain.png")
     found = json.loads(run_here(*words, "--json").succeeded().out)
     expected = {"mpp": 0.5, "mpp_source": "tiff_tags", "level": 0, "read_size_px": 256, "planned": 12}
     assert {name: found[name] for name in expected} == expected

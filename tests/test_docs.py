@@ -305,7 +305,7 @@ def test_every_decision_is_in_the_index() -> None:
 
 def test_the_first_screen_of_the_readme_shows_a_picture_and_two_commands() -> None:
     screen = "\n".join((ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:40])
-    assert "](docs/images/demo.jpg)" in screen
+    assert "](docs/pictures/demo.jpg)" in screen
     assert "\nmake demo" in screen
     assert "\nexaone-prep build data_manifest.yaml --out DIR" in screen
 

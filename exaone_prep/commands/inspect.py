@@ -11,22 +11,28 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from exaone_prep import stain
 from exaone_prep.catalog import CatalogRow
 from exaone_prep.errors import SlideProblemError
-from exaone_prep.manifest import parse_manifest
+from exaone_prep.manifest import Stain, parse_manifest
 from exaone_prep.pool import WorkerPool
 from exaone_prep.scratch import Scratch
+from exaone_prep.stain_picture import sheet
 from exaone_prep.survey import Pictures, SlideSurvey, SurveyJob, load_pictures
 from exaone_prep.survey_table import survey_row
 
 _PICTURE_PX = 1600
+_CLOUD_PIXELS = 1 << 16
 
 
-def inspect_command(slide: Path, settings: dict[str, str], *, picture: Path | None, as_json: bool) -> None:
-    """Survey a slide in a process of its own, print what was found, draw mask and patches."""
+def inspect_command(
+    slide: Path, settings: dict[str, str], *, picture: Path | None, stain_picture: Path | None, as_json: bool
+) -> None:
+    """Survey a slide in a process of its own, print what was found, draw mask and patches, and the stain."""
     manifest = parse_manifest(
         {"name": "inspect", "cohorts": [{"name": "inspect", "slides": [str(slide)]}]}, settings, where="--set"
     )
+    reference = _reference(manifest.stain)
     cohort = manifest.cohorts[0]
     row = CatalogRow(
         slide_id="inspected",
@@ -54,8 +60,13 @@ def inspect_command(slide: Path, settings: dict[str, str], *, picture: Path | No
     sys.stdout.write((json.dumps(found, sort_keys=True) if as_json else _text(found)) + "\n")
     if pictures is not None:
         target = picture or Path(f"{slide.stem}-inspect.png")
-        draw(pictures, answer).save(target)
+        draw(pictures, answer).save(target, "PNG")
         sys.stderr.write(f"picture: {target}\n")
+        page = draw_stain(slide.name, pictures, answer, manifest.stain, reference)
+        if page is not None:
+            target = stain_picture or Path(f"{slide.stem}-stain.png")
+            page.save(target, "PNG")
+            sys.stderr.write(f"picture of the stain: {target}\n")
 
 
 def draw(pictures: Pictures, survey: SlideSurvey) -> Image.Image:
@@ -73,6 +84,44 @@ def draw(pictures: Pictures, survey: SlideSurvey) -> Image.Image:
             left, top = float(x) * per_level_px, float(y) * per_level_px
             pen.rectangle((left, top, left + side - 1, top + side - 1), outline=(0, 114, 178))
     return image
+
+
+def draw_stain(
+    title: str, pictures: Pictures, survey: SlideSurvey, settings: Stain, reference: stain.Reference
+) -> Image.Image | None:
+    """The slide's stain on a page; None where no stain was looked for."""
+    if survey.fit is None:
+        return None
+    pixels, words = pictures.od_pixels, "Some of the pixels that the stain is measured on"
+    if survey.fit.status == "not_he":
+        # Of such a slide the sample without ink can be empty, or lack the very colours that tell against it.
+        pixels, words = pictures.patches.reshape(-1, 3), "The pixels of the patches below"
+    if not len(pixels):
+        pixels, words = pictures.thumbnail.reshape(-1, 3), "The pixels of the whole overview"
+    return sheet(
+        title=title,
+        pixels=pixels[:: max(1, len(pixels) // _CLOUD_PIXELS)],
+        pixels_are=words,
+        patches=pictures.patches,
+        fit=survey.fit,
+        reference=reference,
+        per_patch=settings.fit == "patch",
+        on_failure=settings.on_failure,
+        not_drawn=_other_method(settings),
+    )
+
+
+def _other_method(settings: Stain) -> str:
+    if settings.method == "none":
+        return "The manifest asks for no normalisation: patches are stored as they are."
+    if settings.plugged_in:
+        return f"The stain method {settings.method} normalises the patches of a build; it is not drawn here."
+    return ""
+
+
+def _reference(settings: Stain) -> stain.Reference:
+    written = settings.reference
+    return stain.load_reference(written) if isinstance(written, str) else stain.Reference(**written.model_dump())
 
 
 def _facts(survey: SlideSurvey) -> dict[str, Any]:
