@@ -1,7 +1,10 @@
-"""One other tool's Macenko normalisation, run by the Python that has it: CPU time, or its pictures.
+"""One other tool's Macenko normalisation, run by the Python that has it: CPU time, its pictures, or its vectors.
 
     python measure.py TOOL patches.npy --runs 5          prints {"fit_apply_ms": …, "apply_ms": …}
-    python measure.py torchstain images.npz --output out.npz   writes its pictures of the images it can process
+    python measure.py TOOL images.npz --output out.npz   writes its pictures of the images it can process
+    python measure.py TOOL folder --vectors              prints {"name": [haematoxylin, eosin]} of the folder's *.npy
+
+The last two know torchstain and TIAToolbox, and give both the same reference.
 
 `apply_ms` is there for tools that can be given the stain matrix of a source; they all find the percentiles of the
 concentrations anew even then. Tools that take batches are measured with 1 and with 8 patches; the better one counts.
@@ -17,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +28,10 @@ from numpy.typing import NDArray
 
 Patches = NDArray[np.uint8]
 Work = Callable[[], object]
+
+REFERENCE = [[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]]
+REFERENCE_MAXIMA = [1.9705, 1.0308]
+"""Macenko's: rows red, green, blue; columns haematoxylin, eosin; and their largest concentrations."""
 
 
 def torchstain(patches: Patches) -> dict[str, list[Work]]:
@@ -106,26 +114,82 @@ def cpu_ms(work: Work, runs: int) -> float:
     return statistics.median(times)
 
 
-def torchstain_pictures(images: Mapping[str, Patches], *, double: bool) -> dict[str, Patches]:
-    """What torchstain makes of H×W×3 images with its built-in target, in float32 as it does or in float64."""
-    torch: Any = importlib.import_module("torch")
-    normalizer = importlib.import_module("torchstain").normalizers.MacenkoNormalizer(backend="torch")
-    if double:
-        torch.Tensor.float = torch.Tensor.double  # it converts to float32 by name
-        normalizer.HERef, normalizer.maxCRef = (
-            torch.tensor(values, dtype=torch.float64)
-            for values in ([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]], [1.9705, 1.0308])
-        )
-    pictures = {}
-    for name, image in images.items():
+class TorchstainMethod:
+    """torchstain with its built-in target, in float32 as it does or in float64."""
+
+    def __init__(self, *, double: bool) -> None:
+        torch: Any = importlib.import_module("torch")
+        self._kind = torch.float64 if double else torch.float32
+        self._build = importlib.import_module("torchstain").normalizers.MacenkoNormalizer
+        if double:
+            torch.Tensor.float = torch.Tensor.double  # it converts to float32 by name
+
+    def picture(self, image: Patches) -> Patches | None:
+        """An H×W×3 image normalised, or None where it cannot be."""
+        torch: Any = importlib.import_module("torch")
+        normalizer = self._build(backend="torch")
+        normalizer.HERef = torch.tensor(REFERENCE, dtype=self._kind)
+        normalizer.maxCRef = torch.tensor(REFERENCE_MAXIMA, dtype=self._kind)
         try:
             made, *_ = normalizer.normalize(I=channels_first(image[None])[0], stains=False)
         except (RuntimeError, IndexError):  # what torch raises where no pixel is left to work on
-            continue
+            return None
         levels = np.asarray(made)
-        if levels.min() >= 0:  # NaN becomes a negative integer
-            pictures[name] = levels.astype(np.uint8)
-    return pictures
+        return levels.astype(np.uint8) if levels.min() >= 0 else None  # NaN becomes a negative integer
+
+    def vectors(self, image: Patches) -> list[list[float]]:
+        """Haematoxylin and eosin of an H×W×3 image."""
+        normalizer = self._build(backend="torch")
+        normalizer.fit(channels_first(image[None])[0])
+        stains: list[list[float]] = np.asarray(normalizer.HERef).T.tolist()
+        return stains
+
+
+class TiatoolboxMethod:
+    """TIAToolbox, its target set to the same reference that the others have."""
+
+    def __init__(self) -> None:
+        self._normalizer = importlib.import_module("tiatoolbox.tools.stainnorm").MacenkoNormalizer()
+        self._normalizer.stain_matrix_target = np.array(REFERENCE).T
+        self._normalizer.maxC_target = np.array([REFERENCE_MAXIMA])
+
+    def picture(self, image: Patches) -> Patches | None:
+        """An H×W×3 image normalised, or None where it cannot be."""
+        try:
+            made: Patches = self._normalizer.transform(image.copy())
+        except (ValueError, np.linalg.LinAlgError):  # no tissue, or a covariance with NaN
+            return None
+        return made
+
+    def vectors(self, image: Patches) -> list[list[float]]:
+        """Haematoxylin and eosin of an H×W×3 image."""
+        stains: list[list[float]] = self._normalizer.extractor.get_stain_matrix(image).tolist()
+        return stains
+
+
+METHODS: dict[str, Callable[[], TorchstainMethod | TiatoolboxMethod]] = {
+    "torchstain": partial(TorchstainMethod, double=False),
+    "tiatoolbox": TiatoolboxMethod,
+}
+
+
+def pictures(
+    method: TorchstainMethod | TiatoolboxMethod, images: Mapping[str, Patches], rows: int | None
+) -> dict[str, Patches]:
+    """What a tool makes of images; with `rows` each piece of so many rows is normalised as a picture of its own.
+
+    An image that cannot be processed is left out, a piece that cannot be stays as it was.
+    """
+    made: dict[str, Patches] = {}
+    for name in images:
+        image = images[name]
+        if rows is not None:
+            pieces = [image[start : start + rows] for start in range(0, len(image), rows)]
+            done = [(piece, method.picture(piece)) for piece in pieces]
+            made[name] = np.concatenate([piece if picture is None else picture for piece, picture in done])
+        elif (picture := method.picture(image)) is not None:
+            made[name] = picture
+    return made
 
 
 def main() -> None:
@@ -134,15 +198,23 @@ def main() -> None:
     parser.add_argument("tool", choices=sorted(TOOLS))
     parser.add_argument("patches")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--output", help="write torchstain's pictures of the images of an .npz there")
-    parser.add_argument("--double", action="store_true", help="in float64")
+    parser.add_argument("--output", help="write the tool's pictures of the images of an .npz there")
+    parser.add_argument("--rows", type=int, help="with --output: pieces of so many rows are pictures of their own")
+    parser.add_argument("--double", action="store_true", help="torchstain in float64")
+    parser.add_argument("--vectors", action="store_true", help="print the stain vectors of each .npy of a folder")
     arguments = parser.parse_args()
     if arguments.tool != "tiatoolbox":
         importlib.import_module("torch").set_num_threads(1)
-    if arguments.output:
+    if arguments.output or arguments.vectors:
+        method = TorchstainMethod(double=True) if arguments.double else METHODS[arguments.tool]()
+        if arguments.vectors:
+            files = sorted(Path(arguments.patches).glob("*.npy"))
+            vectors = {file.stem: method.vectors(np.load(file)) for file in files}
+            sys.stdout.write(json.dumps(vectors) + "\n")
+            return
         with np.load(arguments.patches) as images:
-            pictures: dict[str, Any] = dict(torchstain_pictures(images, double=arguments.double))
-        np.savez(arguments.output, **pictures)
+            made: dict[str, Any] = dict(pictures(method, images, arguments.rows))
+        np.savez(arguments.output, **made)
         return
     patches = np.load(arguments.patches)
     figures = {
