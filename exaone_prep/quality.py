@@ -8,6 +8,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from exaone_prep.compiled_patch import patch_kernels_compiled
 from exaone_prep.manifest import Quality
 
 Verdict = Literal["kept", "white", "black", "pen", "blurred"]
@@ -34,6 +35,20 @@ _BLUE_GREEN_OVER_RED: Final = 10
 _RED_OVER_REST: Final = 100
 _BLACK_MAX_CHROMA: Final = 29
 _BLACK_BLUE_OVER_RED: Final = 5  # black ink is neutral or brownish, a nucleus too dense to shine through is bluish
+
+LIMITS: Final = np.array(
+    [
+        WHITE_MIN,
+        WHITE_MAX_CHROMA,
+        DARK_MAX,
+        _GREEN_OVER_RED,
+        _BLUE_OVER_RED,
+        _BLUE_GREEN_OVER_RED,
+        _RED_OVER_REST,
+    ],
+    dtype=np.int64,
+)
+"""What `patch_kernels.count_quality` judges by; black ink counts as darkness there."""
 
 
 @dataclass(frozen=True)
@@ -66,21 +81,13 @@ def measure(patch: NDArray[np.uint8]) -> QualityMeasures:
     """
     if patch.dtype != np.uint8 or patch.ndim != 3 or patch.shape[2] != 3 or min(patch.shape[:2]) < BLOCK_PX:
         raise ValueError(f"a patch must be uint8 (H, W, 3) of at least 8×8, not {patch.dtype} {patch.shape}")
-    rows, columns = patch.shape[0] // BLOCK_PX, patch.shape[1] // BLOCK_PX
-    pixels = patch[: rows * BLOCK_PX, : columns * BLOCK_PX].reshape(rows * BLOCK_PX, -1)
-    # Sums of two rows serve both reductions: whole rows are added at memory speed, neighbours in a row are not.
-    pairs = np.add(pixels[0::2], pixels[1::2], dtype=np.uint16)
-    red, green, blue = _block_means(pairs, rows, columns)
-    lightest, chroma = _lightest_and_chroma(red, green, blue)
-    black = lightest < DARK_MAX
-    white = (lightest - chroma >= WHITE_MIN) & (chroma <= WHITE_MAX_CHROMA)
-    pen = _ink(red, green, blue) & ~black
-    count = rows * columns
+    height_px, width_px, _ = patch.shape
+    counts = np.empty(5, dtype=np.int64)
+    patch_kernels_compiled().count_quality(np.ascontiguousarray(patch).reshape(height_px, 3 * width_px), LIMITS, counts)
+    white, black, pen, bend, slope = counts.tolist()
+    blocks = (height_px // BLOCK_PX) * (width_px // BLOCK_PX)
     return QualityMeasures(
-        white=int(np.count_nonzero(white)) / count,
-        black=int(np.count_nonzero(black)) / count,
-        pen=int(np.count_nonzero(pen)) / count,
-        sharpness=_sharpness(pairs),
+        white=white / blocks, black=black / blocks, pen=pen / blocks, sharpness=bend / slope if slope else 0.0
     )
 
 
@@ -129,30 +136,3 @@ def _lightest_and_chroma(
 ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
     lightest = np.maximum(np.maximum(red, green), blue)
     return lightest, lightest - np.minimum(np.minimum(red, green), blue)
-
-
-def _block_means(pairs: NDArray[np.uint16], rows: int, columns: int) -> NDArray[np.int16]:
-    """Mean colours of the 8×8 squares, rounded: int16 (3, columns, rows); `pairs` is uint16 (H/2, 3·W)."""
-    half = BLOCK_PX // 2
-    stripes = pairs.reshape(rows, half, -1).sum(axis=1, dtype=np.uint16)
-    # Turned, so that the sum over neighbours in a row runs over whole contiguous rows, too.
-    turned = np.ascontiguousarray(stripes.T).reshape(columns, BLOCK_PX, 3 * rows)
-    sums = turned.sum(axis=1, dtype=np.uint16).reshape(columns, 3, rows)
-    area = BLOCK_PX * BLOCK_PX
-    means: NDArray[np.int16] = ((sums + area // 2) // area).astype(np.int16).transpose(1, 0, 2)
-    return np.ascontiguousarray(means)
-
-
-def _sharpness(pairs: NDArray[np.uint16]) -> float:
-    """Second over first differences of green on 2×2 sums; `pairs` is uint16 (H/2, 3·W), sums of two rows."""
-    # Green is where both stains absorb most and the greater part of luma, at a third of its price.
-    light = (pairs[:, 1::6] + pairs[:, 4::6]).view(np.int16)  # at most 1020: a second difference is within ±2040
-    down, across = light[1:] - light[:-1], light[:, 1:] - light[:, :-1]
-    slope = _total(down) + _total(across)
-    if slope == 0:
-        return 0.0
-    return (_total(down[1:] - down[:-1]) + _total(across[:, 1:] - across[:, :-1])) / slope
-
-
-def _total(differences: NDArray[np.int16]) -> int:
-    return int(np.abs(differences).sum(dtype=np.int64))

@@ -42,6 +42,47 @@ def judged(patch: NDArray[np.uint8]) -> str:
     return verdict(measure(patch), LIMITS)
 
 
+def by_definition(patch: NDArray[np.uint8]) -> QualityMeasures:
+    """The measures as they are defined, in plain arrays."""
+    rows, columns = patch.shape[0] // 8, patch.shape[1] // 8
+    pixels = patch[: 8 * rows, : 8 * columns].astype(np.int64)
+    sums = pixels.reshape(rows, 8, columns, 8, 3).sum(axis=(1, 3))
+    means = (sums + 32) // 64
+    red, green, blue = means[..., 0], means[..., 1], means[..., 2]
+    lightest, darkest = means.max(axis=2), means.min(axis=2)
+    white = (darkest >= 215) & (lightest - darkest <= 24)
+    black = lightest < 60
+    ink = (green - red >= 25) | ((blue - red >= 70) & (green - red >= 10)) | (red - np.maximum(green, blue) >= 100)
+    light = pixels[..., 1].reshape(4 * rows, 2, 4 * columns, 2).sum(axis=(1, 3))
+    slope, bend = (sum(int(np.abs(np.diff(light, n, axis=axis)).sum()) for axis in (0, 1)) for n in (1, 2))
+    return QualityMeasures(
+        white=float(white.mean()),
+        black=float(black.mean()),
+        pen=float((ink & ~black).mean()),
+        sharpness=bend / slope if slope else 0.0,
+    )
+
+
+@given(
+    hnp.arrays(np.uint8, st.tuples(st.integers(8, 50), st.integers(8, 50), st.just(3)), elements=st.integers(0, 255)),
+    st.sampled_from([(1, 0), (3, 200), (2, 10), (9, 0)]),
+)
+@examples(max_examples=100, deadline=None)
+def test_the_measures_of_any_patch_are_those_of_their_definition(
+    patch: NDArray[np.uint8], shades: tuple[int, int]
+) -> None:
+    patch = patch // np.uint8(shades[0]) + np.uint8(shades[1] if shades[0] > 1 else 0)
+    assert measure(patch) == by_definition(patch)
+    assert measure(np.asfortranarray(patch)) == by_definition(patch)
+
+
+@needs_real_data
+def test_the_measures_of_real_patches_are_those_of_their_definition() -> None:
+    for path in [*camelyon_patches(), *sorted(ARTEFACTS.glob("*.png"))]:
+        for patch in grid_of(read_rgb(path)):
+            assert measure(patch) == by_definition(patch)
+
+
 @needs_real_data
 def test_every_camelyon_patch_is_kept() -> None:
     paths = camelyon_patches()

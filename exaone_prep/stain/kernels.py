@@ -25,6 +25,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from exaone_prep.compilation import OPTIONS
 from exaone_prep.stain.density import EXACT_SUM_PIXELS
 
 Bytes = NDArray[np.uint8]
@@ -35,7 +36,6 @@ Floats = NDArray[np.float64]
 NOT_KEPT: Final = -(1 << 63)
 """Entry of the table of `sum_products` for grey levels that are too bright."""
 
-OPTIONS: Final[dict[str, Any]] = {"nogil": True, "fastmath": False, "error_model": "numpy", "boundscheck": False}
 
 _SAMPLE: Final = 2048
 _LEAST_SAMPLE: Final = 256
