@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import simplejpeg
@@ -27,12 +28,12 @@ from report import cpu_ms, report
 
 from exaone_prep import stain
 from exaone_prep.codec import encode
-from exaone_prep.cut import BATCH, CutJob, SlideCut
+from exaone_prep.cut import CutJob, SlideCut
 from exaone_prep.dataset import Dataset, create_dataset
 from exaone_prep.errors import SlideProblemError
 from exaone_prep.manifest import Manifest, parse_manifest
-from exaone_prep.patches import PatchReader
 from exaone_prep.phantom import PhantomSettings, write_phantoms
+from exaone_prep.pixels import PixelSource, open_patches
 from exaone_prep.quality import measure
 from exaone_prep.shards.pack import PackedSlide, PackJob
 from exaone_prep.slides import LevelChoice, open_slide
@@ -144,19 +145,18 @@ def read_patches(slide: Surveyed, count: int | None = None) -> list[Patch]:
     """Planned patches in raster order, by a new reader as in a build."""
     reader = open_slide(slide.path, slide.dataset.manifest.readers)
     try:
-        patches = PatchReader(reader, slide.choice, slide.dataset.manifest.patch.size_px)
-        return [patches.read(x, y) for x, y in slide.positions[:count].tolist()]
+        size_px, source = slide.dataset.manifest.patch.size_px, slide.survey.pixels or PixelSource()
+        with open_patches(reader, slide.path, slide.choice, size_px, source) as patches:
+            patches.expect(slide.positions[:count])
+            return [patches.read(x, y) for x, y in slide.positions[:count].tolist()]
     finally:
         reader.close()
 
 
 def normalise(patches: Sequence[Patch], slide: Surveyed, *, per_patch: bool) -> list[Patch]:
-    """In batches, as a build does it."""
-    done: list[Patch] = []
-    for start in range(0, len(patches), BATCH):
-        some = np.stack(patches[start : start + BATCH])
-        done += list(stain.normalize(some, fit="patch" if per_patch else slide.fit, slide_fit=slide.fit).patches)
-    return done
+    """One after the other, as a build does it on a CPU."""
+    fit: Literal["patch"] | stain.StainFit = "patch" if per_patch else slide.fit
+    return [stain.normalize(patch[None], fit=fit, slide_fit=slide.fit, device="cpu").patches[0] for patch in patches]
 
 
 def cut_and_pack(slide: Surveyed, folder: Path) -> tuple[SlideCut, float]:
@@ -169,6 +169,7 @@ def cut_and_pack(slide: Surveyed, folder: Path) -> tuple[SlideCut, float]:
         reference=slide.dataset.reference,
         choice=slide.choice,
         reader=slide.survey.reader or "",
+        pixels=slide.survey.pixels or PixelSource(),
         fit=slide.fit,
         pictures=slide.pictures,
         spool=spool,

@@ -19,6 +19,7 @@ from exaone_prep.dataset import Dataset
 from exaone_prep.errors import PrepError, SlideChangedError, StorageConflictError
 from exaone_prep.group import GroupBuilder
 from exaone_prep.ledger import committed_groups
+from exaone_prep.stain.method import StainMethodDefectError
 from exaone_prep.storage import Storage, put_bytes
 
 ATTEMPTS: Final = 3
@@ -58,6 +59,7 @@ def run(groups: Sequence[int], executor: Executor, dataset: Dataset) -> None:
         BuildIncompleteError: Naming the groups that failed, and why the first did.
         OSError: The disk is full or read-only.
         StorageConflictError: Another environment made other bytes.
+        StainMethodDefectError: Mending the method makes another data set; there is no use in going on with this one.
     """
     failures: Counter[int] = Counter()
     lost: dict[int, Failure] = {}
@@ -69,7 +71,7 @@ def run(groups: Sequence[int], executor: Executor, dataset: Dataset) -> None:
                 continue
             failures[group] += 1
             _record(dataset.storage, group, failure)
-            if isinstance(failure.error, StorageConflictError):
+            if isinstance(failure.error, StorageConflictError | StainMethodDefectError):
                 raise failure.error
             if isinstance(failure.error, OSError) and failure.error.errno in _NO_ROOM:
                 raise failure.error

@@ -37,7 +37,7 @@ def card(dataset: Dataset, summary: dict[str, Any], outcomes: pa.Table) -> tuple
         f"| slides | {_counts(slides)} |",
         f"| planned patches | {summary['planned']:,} |",
         f"| dropped | {_counts(summary['dropped'])} |",
-        f"| stain | {manifest.stain.method}, fit per {manifest.stain.fit} |",
+        f"| stain | {_method(dataset)}, fit per {manifest.stain.fit} |",
         f"| stain status of samples | {_counts(summary['stain_statuses'])} |",
         f"| channel mean | {_numbers(summary['channel_mean'])} |",
         f"| channel standard deviation | {_numbers(summary['channel_std'])} |",
@@ -58,6 +58,10 @@ def card(dataset: Dataset, summary: dict[str, Any], outcomes: pa.Table) -> tuple
         "",
     ]
     return "\n".join(lines), _jpeg(sheet) if sheet is not None else None
+
+
+def _method(dataset: Dataset) -> str:
+    return " ".join(filter(None, (dataset.manifest.stain.method, dataset.stain_identity)))
 
 
 def _cohort_lines(outcomes: pa.Table) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from exaone_prep.catalog import (
     id_key_from_environment,
     locations,
 )
-from exaone_prep.environment import describe, in_words, pixel_versions
+from exaone_prep.environment import describe, in_words, pixel_versions, stain_identity
 from exaone_prep.errors import DatasetError, StorageConflictError
 from exaone_prep.manifest import Manifest, StainReference, frozen_manifest
 from exaone_prep.names import Names
-from exaone_prep.stain import MACENKO_REFERENCE, Reference, load_reference
+from exaone_prep.stain import MACENKO_REFERENCE, Device, Reference, load_reference
+from exaone_prep.stain.device import resolved
 from exaone_prep.steps import reach
 from exaone_prep.storage import Storage, open_storage, put_bytes
 
@@ -40,12 +41,19 @@ class Dataset:
         catalog: Frozen at the first run.
         manifest: The settings the catalog was frozen with; its cohorts name no places.
         private: Clear names and places, where ids are hashed and `private/` can be read.
+        device: What normalises here, as far as that is free.
     """
 
     storage: Storage
     catalog: Catalog
     manifest: Manifest
     private: PrivateTable | None = None
+    device: Device = "auto"
+
+    @property
+    def stain_device(self) -> Device:
+        """What normalises: with `fit: patch` as the data set was begun, else as this build was asked to."""
+        return self.manifest.stain.device if self.manifest.stain.device_counts else self.device
 
     @cached_property
     def groups(self) -> dict[int, tuple[CatalogRow, ...]]:
@@ -74,6 +82,11 @@ class Dataset:
     def versions(self) -> dict[str, str]:
         """Of the packages that touch pixels, as the catalog froze them."""
         return self.catalog.metadata.versions
+
+    @property
+    def stain_identity(self) -> str | None:
+        """Version and package of a stain method that is plugged in, as the catalog froze them."""
+        return stain_identity(self.manifest, self.versions)
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -140,16 +153,17 @@ def create_dataset(
     Raises:
         DatasetError: Another manifest, or other versions of packages, began what is there; or `after` is not complete
             or has other parameters.
-        ManifestError: See `build_catalog`.
+        ManifestError: See `build_catalog` and `pixel_versions`; nothing is written then.
     """
     storage = open_storage(url)
     manifest = _with_written_reference(manifest, base)
-    versions = pixel_versions(manifest.readers)
+    versions = pixel_versions(manifest)
     if storage.size(layout.CATALOG) is not None:
         return _continued(url, manifest, versions)
+    manifest = _on(resolved(manifest.stain.device) if manifest.stain.device == "auto" else None, manifest)
     _refuse_foreign(storage)
     if after is not None:
-        _check_parameters(after, manifest)
+        _check_parameters(after, manifest, versions)
     key = id_key_from_environment() if manifest.privacy.slide_ids == "hash" else None
     catalog, private = build_catalog(
         manifest,
@@ -186,9 +200,18 @@ def _with_written_reference(manifest: Manifest, base: Path) -> Manifest:
     return manifest.model_copy(update={"stain": manifest.stain.model_copy(update={"reference": numbers})})
 
 
+def _on(device: Device | None, manifest: Manifest) -> Manifest:
+    """The manifest with `auto` decided, where the device is a part of what the data set is."""
+    if device is None or not manifest.stain.device_counts:
+        return manifest
+    return manifest.model_copy(update={"stain": manifest.stain.model_copy(update={"device": device})})
+
+
 def _continued(url: str | Path, manifest: Manifest, versions: dict[str, str], content_id: str | None = None) -> Dataset:
     dataset = open_dataset(url, private=True)
     where = dataset.storage.url
+    asked = manifest.stain.device
+    manifest = _on(dataset.manifest.stain.device if asked == "auto" else None, manifest)
     changed = explain_difference(dataset.catalog.metadata.manifest, manifest.canonical())
     if changed:
         raise DatasetError(
@@ -206,7 +229,7 @@ def _continued(url: str | Path, manifest: Manifest, versions: dict[str, str], co
     text = yaml.safe_dump(dataset.catalog.metadata.manifest, sort_keys=False, allow_unicode=True)
     if dataset.storage.size(layout.MANIFEST) is None:
         dataset.storage.replace(layout.MANIFEST, text.encode())
-    return dataset
+    return replace(dataset, device=asked)
 
 
 def _refuse_foreign(storage: Storage) -> None:
@@ -221,7 +244,7 @@ def _refuse_foreign(storage: Storage) -> None:
         raise DatasetError(f"{folder} is not empty and holds no data set; choose another directory.")
 
 
-def _check_parameters(after: Earlier, manifest: Manifest) -> None:
+def _check_parameters(after: Earlier, manifest: Manifest, versions: dict[str, str]) -> None:
     """Two data sets that a trainer takes as one hold patches made alike, and a patient's slides in one split."""
     changed = explain_difference(_parameters(after.manifest), _parameters(manifest))
     if changed:
@@ -229,6 +252,13 @@ def _check_parameters(after: Earlier, manifest: Manifest) -> None:
             f"{after.url} was built with other parameters: {', '.join(changed)} differ. "
             "Take those of the earlier data set, or build without it."
         )
+    if manifest.stain.plugged_in:
+        theirs, ours = open_dataset(after.url).stain_identity, stain_identity(manifest, versions)
+        if theirs != ours:
+            raise DatasetError(
+                f"{after.url} was built with the stain method `{manifest.stain.method}` {theirs}; here it is {ours}. "
+                "Install that one, or build without the earlier data set."
+            )
 
 
 def _parameters(manifest: Manifest) -> dict[str, Any]:

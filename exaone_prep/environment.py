@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from exaone_prep import __version__
 from exaone_prep.errors import ManifestError
+from exaone_prep.manifest import Manifest
+from exaone_prep.stain.method import plug_in
 
-PIXEL_PACKAGES: Final = ("numpy", "openslide-bin", "pillow", "scipy", "simplejpeg")
-"""Decode, reduce, judge, encode. Their versions are part of the content id."""
+PIXEL_PACKAGES: Final = ("numpy", "openslide-bin", "pillow", "scipy", "simplejpeg", "tifffile")
+"""Find tiles, decode, reduce, judge, encode. Their versions are part of the content id."""
 
 _TABLE_PACKAGES: Final = ("numcodecs", "pyarrow", "zarr")
 """They decide the bytes of tables and pictures, not of shards: named where two environments do not agree."""
@@ -21,16 +23,16 @@ _TABLE_PACKAGES: Final = ("numcodecs", "pyarrow", "zarr")
 _BY_READER: Final = {"openslide": (), "tiatoolbox": ("tiatoolbox", "tifffile", "imagecodecs", "wsidicom", "zarr")}
 
 
-def pixel_versions(readers: Sequence[str]) -> dict[str, str]:
-    """Versions of this package and of those that touch pixels.
+def pixel_versions(manifest: Manifest) -> dict[str, str]:
+    """Versions of this package, of those that touch pixels, and of a stain method that is plugged in.
 
     Raises:
-        ManifestError: A reader that the manifest asks for is not installed.
+        ManifestError: A reader or a stain method that the manifest asks for is not installed.
     """
     versions = {"exaone-prep": __version__}
     for name in PIXEL_PACKAGES:
         versions[name] = version(name)
-    for reader in readers:
+    for reader in manifest.readers:
         for name in _BY_READER[reader]:
             try:
                 versions[name] = version(name)
@@ -39,7 +41,19 @@ def pixel_versions(readers: Sequence[str]) -> dict[str, str]:
                     f"readers: `{reader}` needs the package {name}, which is not installed; "
                     f"install the extra `{reader}` or take the reader out."
                 ) from error
+    if manifest.stain.plugged_in:
+        name = manifest.stain.method
+        versions[_stain_key(name)] = plug_in(name, manifest.stain.options).identity
     return versions
+
+
+def stain_identity(manifest: Manifest, versions: Mapping[str, str]) -> str | None:
+    """What `pixel_versions` found of the manifest's stain method; None where it is built in."""
+    return versions[_stain_key(manifest.stain.method)] if manifest.stain.plugged_in else None
+
+
+def _stain_key(name: str) -> str:
+    return f"stain.{name}"
 
 
 def describe(versions: dict[str, str]) -> dict[str, object]:

@@ -130,6 +130,7 @@ def _cut_one(
     assert survey.choice is not None
     assert survey.fit is not None
     assert survey.reader is not None
+    assert survey.pixels is not None
     began = time.monotonic()
     cut = CutJob(
         path=job.path,
@@ -137,6 +138,7 @@ def _cut_one(
         reference=reference,
         choice=survey.choice,
         reader=survey.reader,
+        pixels=survey.pixels,
         fit=survey.fit,
         pictures=job.file,
         spool=folder / "cut.spool",

@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from exaone_prep import layout
 from exaone_prep.catalog import CatalogRow, check_stamp
+from exaone_prep.channel_sums import ChannelSums
 from exaone_prep.commit import Commit
-from exaone_prep.cut import ChannelSums, CutJob, SlideCut
+from exaone_prep.cut import CutJob, SlideCut
 from exaone_prep.dataset import Dataset
 from exaone_prep.environment import describe
 from exaone_prep.errors import SlideProblemError
@@ -28,8 +29,9 @@ from exaone_prep.shards.index import index_parquet, values_sha256
 from exaone_prep.shards.pack import PackedSlide, PackJob, ShardRecord
 from exaone_prep.shards.sample import shard_name
 from exaone_prep.stage import stage
+from exaone_prep.stain.method import defect
 from exaone_prep.steps import reach
-from exaone_prep.survey import SlideSurvey, SurveyJob
+from exaone_prep.survey import SlideSurvey, SurveyJob, method_at_work
 from exaone_prep.survey_table import survey_parquet, survey_row
 
 _NO_THREADS: Final = pa.ipc.IpcReadOptions(use_threads=False)
@@ -85,6 +87,7 @@ class GroupBuilder:
 
         Raises:
             UnreachableError, SlideChangedError, WorkerLostError, OSError: The attempt failed; nothing is lost.
+            StainMethodDefectError: Likewise, by the fault of the stain method that is plugged in.
             StorageConflictError: Another environment made other bytes.
         """
         started = time.time()
@@ -115,7 +118,13 @@ class GroupBuilder:
         some = [slide for slide in slides if slide.problem is None]
         self.progress.start_stage("survey")
         jobs = [
-            SurveyJob(row=slide.row, path=_path(slide), manifest=self.dataset.manifest, file=slide.pictures)
+            SurveyJob(
+                row=slide.row,
+                path=_path(slide),
+                manifest=self.dataset.manifest,
+                file=slide.pictures,
+                stain_identity=self.dataset.stain_identity,
+            )
             for slide in some
         ]
         for number, answer in self.pool.map(jobs):
@@ -126,6 +135,7 @@ class GroupBuilder:
                 slide.survey = answer
                 slide.problem = answer.problem
             self.progress.slides_done += 1
+        self._blame_the_method(some)
 
     def _cut(self, slides: Sequence[_Slide]) -> None:
         # The largest first: the last slide to end should be a short one.
@@ -148,11 +158,21 @@ class GroupBuilder:
             else:
                 slide.cut = answer
                 self.progress.spool_bytes += answer.bytes
+        self._blame_the_method(some)
+
+    def _blame_the_method(self, slides: Sequence[_Slide]) -> None:
+        """A process that dies in code of a plugged-in stain method says nothing about the slide."""
+        for slide in slides:
+            crashed = slide.problem is not None and slide.problem.reason == "crashed"
+            if crashed and method_at_work(slide.pictures).exists():
+                name, identity = self.dataset.manifest.stain.method, self.dataset.stain_identity
+                raise defect(name, identity, f"it took its process along, twice, at slide {slide.row.slide_id}")
 
     def _cut_job(self, slide: _Slide) -> CutJob:
         survey = slide.known()
         assert survey.choice is not None
         assert survey.reader is not None
+        assert survey.pixels is not None
         assert survey.fit is not None
         return CutJob(
             path=_path(slide),
@@ -160,9 +180,12 @@ class GroupBuilder:
             reference=self.dataset.reference,
             choice=survey.choice,
             reader=survey.reader,
+            pixels=survey.pixels,
             fit=survey.fit,
             pictures=slide.pictures,
             spool=slide.spool,
+            stain_identity=self.dataset.stain_identity,
+            device=self.dataset.stain_device,
         )
 
     def _still_the_same(self, slides: Sequence[_Slide]) -> None:

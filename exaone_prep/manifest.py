@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from exaone_prep.errors import ManifestError
+from exaone_prep.stain.method import BUILT_IN
 
 
 class _Section(BaseModel):
@@ -66,6 +67,10 @@ class Patch(_Section):
     mpp: float = Field(default=0.5, gt=0, description="Requested µm per pixel.")
     mpp_tolerance: float = Field(default=0.05, ge=0, lt=0.5, description="Relative; within it nothing is resampled.")
     stride_px: int = Field(default=256, ge=1, description="Step of the grid, in patch pixels.")
+    reduce: Literal["jpeg", "area"] = Field(
+        default="jpeg",
+        description="A level that is 2, 4 or 8 times too fine: shrunk while its JPEG tiles are decoded, or by area.",
+    )
 
 
 class Tissue(_Section):
@@ -103,7 +108,13 @@ class StainReference(_Section):
 class Stain(_Section):
     """Stain normalisation (`docs/stain.md`)."""
 
-    method: Literal["macenko", "none"] = "macenko"
+    method: str = Field(
+        default="macenko",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=64,
+        description="`macenko`, `none`, or a method that an installed package brings as an entry point.",
+    )
+    options: dict[str, JsonValue] = Field(default={}, description="Of a method that a package brings; it says which.")
     fit: Literal["slide", "patch"] = "slide"
     reference: str | StainReference = Field(
         default="macenko", description="`macenko`, or a JSON file with a stain matrix and maxC, or these written out."
@@ -112,6 +123,29 @@ class Stain(_Section):
         default="keep",
         description="Where no stain can be fitted: keep the pixels, apply the reference's own fit, or drop.",
     )
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        default="auto", description="What normalises: `auto` takes a GPU where there is one. Macenko's only."
+    )
+
+    @property
+    def plugged_in(self) -> bool:
+        """Whether the method is another package's (`exaone_prep.stain.method`)."""
+        return self.method not in BUILT_IN
+
+    @property
+    def device_counts(self) -> bool:
+        """Whether the device is a part of what a data set is (`fit: patch`); elsewhere each worker has its own."""
+        return self.method == "macenko" and self.fit == "patch"
+
+    @model_validator(mode="after")
+    def _fits_the_method(self) -> Self:
+        if not self.plugged_in and self.options:
+            raise ValueError(f"`options` are for methods that a package brings; `{self.method}` has none")
+        if self.plugged_in and self.reference != "macenko":
+            raise ValueError(f"`reference` is Macenko's; what `{self.method}` makes alike, its `options` say")
+        if self.plugged_in and self.on_failure == "reference":
+            raise ValueError(f"`on_failure: reference` is Macenko's; with `{self.method}` it is `keep` or `drop`")
+        return self
 
 
 class Codec(_Section):
@@ -183,13 +217,22 @@ class Manifest(_Section):
 
     def content(self) -> dict[str, Any]:
         """Settings that decide the bytes of the shards: no locations, no name, nothing about the machine."""
-        return self.model_dump(mode="json", exclude={"name", "cohorts", "exclude"})
+        document = self.model_dump(mode="json", exclude={"name", "cohorts", "exclude"})
+        return self._without_what_decides_nothing(document)
 
     def canonical(self) -> dict[str, Any]:
         """What `manifest.yaml` in a data set holds: everything but locations."""
         document = self.model_dump(mode="json", exclude={"exclude"})
         for cohort in document["cohorts"]:
             del cohort["slides"], cohort["table"]
+        return self._without_what_decides_nothing(document)
+
+    def _without_what_decides_nothing(self, document: dict[str, Any]) -> dict[str, Any]:
+        # Data sets from before there were options keep their content ids, and can be continued.
+        if not self.stain.options:
+            del document["stain"]["options"]
+        if not self.stain.device_counts:
+            del document["stain"]["device"]
         return document
 
 

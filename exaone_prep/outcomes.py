@@ -64,7 +64,8 @@ def outcomes_table(dataset: Dataset, surveys: dict[str, dict[str, Any]]) -> pa.T
 
 def stain_table(surveys: dict[str, dict[str, Any]]) -> pa.Table:
     """Stain fits of all surveyed slides."""
-    rows = [{name: surveys[slide_id][name] for name in STAIN_SCHEMA.names} for slide_id in sorted(surveys)]
+    # Groups committed by an earlier version lack columns that were added since.
+    rows = [{name: surveys[slide_id].get(name) for name in STAIN_SCHEMA.names} for slide_id in sorted(surveys)]
     return pa.Table.from_pylist(rows, schema=STAIN_SCHEMA)
 
 

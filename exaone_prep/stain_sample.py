@@ -35,9 +35,9 @@ _LEAST_TO_COMPARE: Final = 3
 _RIM_PX: Final = 16
 _SPOT_PX: Final = 3
 
-# cos 10° and sin 10°. Patches of real slides reach 6.8° beyond their slide's median, inked ones begin at 15°.
-_COS_BEYOND: Final = 0.984807753012208
-_SIN_BEYOND: Final = 0.17364817766693033
+# cos 7° and sin 7°. Patches of real slides reach 6.8° beyond their slide's median, inked ones lie 7° to 17° beyond.
+_COS_BEYOND: Final = 0.992546151641322
+_SIN_BEYOND: Final = 0.12186934340514748
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,8 @@ def take_sample(patches: PatchReader, positions: NDArray[np.int64], manifest: Ma
                 first = False
             if verdict(measure(patch), manifest.quality) != "kept":
                 continue
-            kept.append(patch[~ink_with_rim(patch)])
+            ink = ink_with_rim(patch)
+            kept.append(patch[~ink] if ink.any() else flat)
             if len(shown) < SHOWN:
                 shown.append(patch)
                 numbers.append(number)
@@ -127,6 +128,8 @@ def ink_with_rim(patch: NDArray[np.uint8]) -> NDArray[np.bool_]:
         bool (H, W), true for ink.
     """
     ink = pen_pixels(patch)
+    if not ink.any():
+        return ink
     spots = ndimage.binary_opening(ink, np.ones((_SPOT_PX, _SPOT_PX), dtype=np.bool_))
     if spots.any():
         ink |= ndimage.maximum_filter(spots.view(np.uint8), size=2 * _RIM_PX + 1).view(np.bool_)
@@ -134,7 +137,7 @@ def ink_with_rim(patch: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def without_outliers(patches: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    """The patches whose own stain vectors lie at most 10° beyond the median ones of all.
+    """The patches whose own stain vectors lie at most 7° beyond the median ones of all.
 
     Only what lies outside counts: a patch without nuclei has a "haematoxylin" nearer to eosin, which is no fault.
 
@@ -148,7 +151,7 @@ def without_outliers(patches: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.ui
     haematoxylin = _median([pair[0] for pair in known])
     eosin = _median([pair[1] for pair in known])
     cosine = dot(haematoxylin, eosin)
-    # cos(angle + 10°), without an arc cosine: its last bit depends on the CPU.
+    # cos(angle + 7°), without an arc cosine: its last bit depends on the CPU.
     limit = cosine * _COS_BEYOND - sqrt(max(0.0, 1.0 - cosine * cosine)) * _SIN_BEYOND
     return [
         patch

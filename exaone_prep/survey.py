@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,13 +16,17 @@ from exaone_prep.errors import SlideProblemError
 from exaone_prep.grid import patch_grid, tissue_fractions
 from exaone_prep.manifest import Manifest
 from exaone_prep.overview import Overview, read_overview
-from exaone_prep.patches import PatchReader
+from exaone_prep.pixels import PixelSource, choose_pixels, open_patches
 from exaone_prep.slides import LevelChoice, SlideReader, choose_level, open_slide, resolve_mpp
+from exaone_prep.stain.method import MethodFit, at_work, plug_in
 from exaone_prep.stain_sample import take_sample
 from exaone_prep.tissue import tissue_mask
 from exaone_prep.worker import Tell
 
 OD_PIXELS: Final = 4096
+
+FitMethod = Callable[[NDArray[np.uint8]], MethodFit]
+"""Fits the stain method that is plugged in on pixels, uint8 (N, 3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +36,10 @@ class SlideSurvey:
     Attributes:
         problem: Reason and sentence if the slide is to be quarantined.
         planned: Number of patches to be read.
+        pixels: Where their pixels are taken from.
         tissue_mm2: Area of the tissue mask.
         fit: The slide's own stain.
+        method_fit: The same by the stain method that is plugged in, if one is.
     """
 
     slide_id: str
@@ -52,7 +58,9 @@ class SlideSurvey:
     tissue_mm2: float | None = None
     tissue_threshold: int | None = None
     planned: int = 0
+    pixels: PixelSource | None = None
     fit: stain.StainFit | None = None
+    method_fit: MethodFit | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,28 +94,53 @@ class SurveyJob:
         row: The slide in the catalog.
         path: Where it lies on this machine.
         manifest: The settings.
-        file: Receives the pictures (`.npz`); not written where the slide cannot be opened.
+        file: Receives the pictures (`.npz`), and the fit of a stain method that is plugged in; not written where the
+            slide cannot be opened.
+        stain_identity: The version that such a method must have; None: any.
     """
 
     row: CatalogRow
     path: Path
     manifest: Manifest
     file: Path
+    stain_identity: str | None = None
 
     def run(self, tell: Tell) -> SlideSurvey:
-        """See `survey_slide`."""
-        survey, pictures = survey_slide(self.row, self.path, self.manifest)
+        """See `survey_slide`.
+
+        Raises:
+            ManifestError, DatasetError, StainMethodDefectError: See `plug_in` and `PluggedMethod.fit`.
+        """
+        method_at_work(self.file).unlink(missing_ok=True)
+        fit_method = self._fit_method if self.manifest.stain.plugged_in else None
+        survey, pictures = survey_slide(self.row, self.path, self.manifest, fit_method)
         if pictures is not None:
+            arrays = vars(pictures)
+            if survey.method_fit is not None:
+                arrays = arrays | {_METHOD_FIT: np.frombuffer(survey.method_fit.to_text().encode("ascii"), np.uint8)}
             with self.file.open("wb") as stream:
-                np.savez(stream, **vars(pictures))
+                np.savez(stream, **arrays)
         tell(0)
         return survey
+
+    def _fit_method(self, pixels: NDArray[np.uint8]) -> MethodFit:
+        settings = self.manifest.stain
+        with at_work(method_at_work(self.file)):
+            return plug_in(settings.method, settings.options, identity=self.stain_identity).fit(pixels)
+
+
+_METHOD_FIT: Final = "method_fit"
+
+
+def method_at_work(file: Path) -> Path:
+    """A file beside the pictures that exists while a stain method that is plugged in works on their slide."""
+    return file.with_suffix(".method")
 
 
 def load_pictures(file: Path) -> Pictures:
     """Read what a `SurveyJob` left."""
     with np.load(file) as arrays:
-        return Pictures(**arrays)
+        return Pictures(**{field.name: arrays[field.name] for field in fields(Pictures)})
 
 
 def load_grid(file: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -116,10 +149,24 @@ def load_grid(file: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         return arrays["positions"], arrays["fractions"]
 
 
-def survey_slide(row: CatalogRow, path: Path, manifest: Manifest) -> tuple[SlideSurvey, Pictures | None]:
+def load_method_fit(file: Path) -> MethodFit:
+    """The slide's fit by the stain method that is plugged in."""
+    with np.load(file) as arrays:
+        return MethodFit.from_text(arrays[_METHOD_FIT].tobytes().decode("ascii"))
+
+
+def survey_slide(
+    row: CatalogRow, path: Path, manifest: Manifest, fit_method: FitMethod | None = None
+) -> tuple[SlideSurvey, Pictures | None]:
     """Survey a slide.
 
     A slide that cannot become patches is no exception here: what was found until then is returned with the problem.
+
+    Args:
+        row: The slide in the catalog.
+        path: Where it lies on this machine.
+        manifest: The settings.
+        fit_method: Also called on the pixels that the slide's own stain is fitted on, unless the slide is not H&E.
 
     Raises:
         UnreachableError: The file cannot be reached; nothing is said about the slide.
@@ -131,7 +178,7 @@ def survey_slide(row: CatalogRow, path: Path, manifest: Manifest) -> tuple[Slide
         return replace(survey, problem=problem), None
     pictures: Pictures | None = None
     try:
-        for step, found in _survey_open(survey, row, reader, manifest):
+        for step, found in _survey_open(survey, row, path, reader, manifest, fit_method):
             survey, pictures = step, found or pictures
     except SlideProblemError as problem:
         survey = replace(survey, problem=problem)
@@ -141,7 +188,12 @@ def survey_slide(row: CatalogRow, path: Path, manifest: Manifest) -> tuple[Slide
 
 
 def _survey_open(
-    survey: SlideSurvey, row: CatalogRow, reader: SlideReader, manifest: Manifest
+    survey: SlideSurvey,
+    row: CatalogRow,
+    path: Path,
+    reader: SlideReader,
+    manifest: Manifest,
+    fit_method: FitMethod | None,
 ) -> Iterator[tuple[SlideSurvey, Pictures | None]]:
     """Yield the survey after each step, so that a problem in a later one loses nothing of the earlier."""
     info = reader.info
@@ -188,8 +240,10 @@ def _survey_open(
         tissue_threshold=tissue.threshold,
         planned=len(positions),
     )
-    patches = PatchReader(reader, choice, manifest.patch.size_px)
-    sampled = take_sample(patches, positions, manifest, row.slide_id)
+    source = choose_pixels(reader, path, choice, positions, manifest.patch.reduce)
+    survey = replace(survey, pixels=source)
+    with open_patches(reader, path, choice, manifest.patch.size_px, source) as patches:
+        sampled = take_sample(patches, positions, manifest, row.slide_id)
     pictures = Pictures(
         thumbnail=overview.rgb,
         mask=tissue.mask,
@@ -211,6 +265,8 @@ def _survey_open(
     yield survey, pictures
     if fit.status == "not_he":
         raise SlideProblemError("not_he", f"It does not look stained with H&E: {stain.SENTENCES[fit.reason]}.")
+    if fit_method is not None:
+        yield replace(survey, method_fit=fit_method(sampled.pixels)), pictures
 
 
 def _planned(

@@ -58,6 +58,9 @@ SCHEMA: Final = pa.schema(
         pa.field("fit_angle_deg", pa.float64()),
         pa.field("fit_pixels", pa.int64()),
         pa.field("fit_pixels_kept", pa.int64()),
+        pa.field("pixels", pa.string()),
+        pa.field("jpeg_reduction", pa.int8()),
+        pa.field("fit_method", pa.string()),
     ],
     metadata={"exaone_prep.format_version": str(layout.FORMAT_VERSION)},
 )
@@ -106,6 +109,9 @@ def survey_row(
         **{f"dropped_{reason}": cut.dropped[reason] if cut else 0 for reason in DROP_REASONS},
         **{f"stain_{status}": cut.statuses[status] if cut else 0 for status in STAIN_STATUSES},
         **fit_columns(survey.fit),
+        "pixels": survey.pixels.pixels if survey.pixels else None,
+        "jpeg_reduction": survey.pixels.jpeg_reduction if survey.pixels else None,
+        "fit_method": survey.method_fit.to_text() if survey.method_fit else None,
     }
 
 

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from exaone_prep.cut import ChannelSums
+from exaone_prep.channel_sums import ChannelSums
 from exaone_prep.dataset import Dataset, open_dataset
 from exaone_prep.errors import DatasetError
 from exaone_prep.ledger import Sums, index_digest, read_ledger, shards_digest

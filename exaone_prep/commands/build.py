@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from exaone_prep.pool import WorkerPool
 from exaone_prep.progress import Heartbeat, Progress
 from exaone_prep.publish import clear_heartbeats, publish, read_build
 from exaone_prep.scratch import Scratch, sweep
+from exaone_prep.stain.device import resolved
 
 REFRESH_S: Final = 0.2
 LINE_EVERY_S: Final = 30.0
@@ -34,6 +36,8 @@ def build_command(
 ) -> None:
     """Build a data set and say what came of it."""
     console = Console(stderr=True)
+    if manifest.stain.method == "macenko":
+        resolved(manifest.stain.device)
     before = earlier(open_dataset(after)) if after is not None else None
     with _stamping(console) as on_stamped:
         dataset = create_dataset(out, manifest, base=base, after=before, on_stamped=on_stamped)
@@ -59,6 +63,9 @@ def build_command(
 
 def build_dataset(dataset: Dataset, *, workers: int, scratch: Path | None, console: Console) -> dict[str, Any]:
     """Build the groups that are missing, one after the other on this machine, and publish."""
+    if dataset.manifest.stain.method == "macenko":
+        device = resolved(dataset.stain_device, by=f"{dataset.storage.url} was begun with stain.device: gpu")
+        dataset = replace(dataset, device=device)
     groups = missing_groups(dataset)
     progress = Progress(groups=len(dataset.groups), groups_done=len(dataset.groups) - len(groups))
     with Scratch(scratch or default_scratch(dataset)) as space:

@@ -63,6 +63,7 @@ def normalize(
     device: Device = "auto",
     threads: int = 1,
     engine: Engine | None = None,
+    out: NDArray[np.uint8] | None = None,
 ) -> NormalizedBatch:
     """Give patches the stain of the reference.
 
@@ -79,6 +80,8 @@ def normalize(
         threads: How many patches to work on at once. One where other processes use the other cores. A GPU takes as
             many as it is fed best by.
         engine: What does the work, in place of `device`'s choice; the pixels are the same with all.
+        out: Where to put the patches, C-contiguous and of their shape; new memory by default, which costs more than
+            the look-ups where it must first be fetched from the system.
 
     Returns:
         The patches with a status each; never NaN, whatever the pixels are.
@@ -95,7 +98,9 @@ def normalize(
         raise ValueError(f"At least one thread is needed, not {threads}.")
     engine = engine or engine_for(device)
     given = _given_fits(fit, len(patches))
-    result = np.empty(patches.shape, dtype=np.uint8)
+    if out is not None and (out.dtype != np.uint8 or out.shape != patches.shape or not out.flags.c_contiguous):
+        raise ValueError(f"out must be contiguous uint8 {patches.shape}, not {out.dtype} {out.shape}.")
+    result = np.empty(patches.shape, dtype=np.uint8) if out is None else out
     n, n_pixels = len(patches), patches.shape[1] * patches.shape[2]
     sets, made = patches.reshape(n, n_pixels, 3), result.reshape(n, n_pixels, 3)
     size = engine.sets_at_once(n_pixels)
@@ -130,6 +135,16 @@ def normalize(
         dropped=np.array([choice.status == "none" for choice in choices], dtype=np.bool_),
         fits=tuple(choice.fit for choice in choices),
     )
+
+
+def patches_at_once(size_px: int, device: Device = "auto") -> int:
+    """How many square patches are best given to `normalize` in one call: one on a CPU, hundreds on a GPU.
+
+    Raises:
+        ManifestError: If a GPU is asked for and cannot be used.
+    """
+    engine = engine_for(device)
+    return engine.sets_at_once(size_px * size_px) * engine.lanes(1)
 
 
 def _given_fits(fit: Literal["patch"] | StainFit | Sequence[StainFit], count: int) -> Sequence[StainFit] | None:

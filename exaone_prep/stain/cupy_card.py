@@ -6,6 +6,7 @@ import ctypes
 import importlib
 import importlib.util
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from exaone_prep.stain.card import COMPILER_OPTIONS, KERNELS
 
 
+@cache
 def why_no_gpu() -> str | None:
     """Why no GPU can be used here, in half a sentence; None where one can. Takes milliseconds, and imports no CuPy."""
     if importlib.util.find_spec("cupy") is None:

@@ -76,7 +76,7 @@ class Engine(Protocol):
         ...
 
     def lanes(self, threads: int) -> int:
-        """How many threads are to load and work at once, where the caller offers so many."""
+        """How many threads are best to load and work at once, where the caller offers so many."""
         ...
 
     def load(self, sets: NDArray[np.uint8]) -> AbstractContextManager[Loaded]:

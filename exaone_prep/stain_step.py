@@ -1,0 +1,107 @@
+"""The stain's step of the cut: patches as read to patches as they are kept, by the method of the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exaone_prep import stain
+from exaone_prep.manifest import Manifest
+from exaone_prep.shards.sample import StainStatus
+from exaone_prep.stain.method import MethodFit, at_work, plug_in
+from exaone_prep.survey import load_method_fit, method_at_work
+
+Finished = tuple[NDArray[np.uint8], StainStatus | None]
+"""A patch with its status, None where it is to be dropped."""
+
+_PLUGGED_IN: int = 16
+"""Patches given to a method of another package at once: enough to pay for a call."""
+
+
+class StainStep:
+    """Normalises the patches of one slide."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        reference: stain.Reference,
+        fit: stain.StainFit,
+        device: stain.Device,
+        pictures: Path,
+        identity: str | None,
+    ) -> None:
+        """Prepare for a slide.
+
+        Args:
+            manifest: The settings.
+            reference: The stain to normalise to.
+            fit: The slide's own, from the survey.
+            device: What normalises.
+            pictures: File that the survey left; a method that is plugged in finds its fit there.
+            identity: The version that such a method must have; None: any.
+
+        Raises:
+            ManifestError: There is no such device here.
+        """
+        self._settings = manifest.stain
+        self._size_px = manifest.patch.size_px
+        self._reference = reference
+        self._fit = fit
+        self._device = device
+        self._pictures = pictures
+        self._identity = identity
+        self._made = np.empty(0, dtype=np.uint8)
+        self.patches_at_once = self._patches_at_once()
+
+    def _patches_at_once(self) -> int:
+        if self._settings.plugged_in:
+            return _PLUGGED_IN
+        return 1 if self._settings.method == "none" else stain.patches_at_once(self._size_px, self._device)
+
+    def finish(self, raw: Sequence[NDArray[np.uint8]]) -> list[Finished]:
+        """Normalise up to `patches_at_once` patches, uint8 (size, size, 3); valid until the next call.
+
+        Raises:
+            DatasetError, StainMethodDefectError: See `plug_in` and `PluggedMethod.finish`.
+        """
+        if self._settings.method == "none":
+            return [(patch, "none") for patch in raw]
+        if self._settings.plugged_in:
+            return self._plugged_in(raw)
+        # One patch is not copied, and its place is used again: it stays in the cache on its way to the encoder.
+        patches = raw[0][None] if len(raw) == 1 else np.stack(raw)
+        if self._made.shape != patches.shape:
+            self._made = np.empty_like(patches)
+        done = stain.normalize(
+            patches,
+            fit="patch" if self._settings.fit == "patch" else self._fit,
+            reference=self._reference,
+            on_failure=self._settings.on_failure,
+            slide_fit=self._fit,
+            device=self._device,
+            out=self._made,
+        )
+        return [
+            (patch, None if dropped else status)
+            for patch, status, dropped in zip(done.patches, done.status, done.dropped.tolist(), strict=True)
+        ]
+
+    def _plugged_in(self, raw: Sequence[NDArray[np.uint8]]) -> list[Finished]:
+        with at_work(method_at_work(self._pictures)):
+            method = plug_in(self._settings.method, self._settings.options, identity=self._identity)
+            done = method.finish(
+                raw,
+                slide_fit=self._method_fit,
+                per_patch=self._settings.fit == "patch",
+                drop=self._settings.on_failure == "drop",
+            )
+            return list(done)
+
+    @cached_property
+    def _method_fit(self) -> MethodFit:
+        return load_method_fit(self._pictures)
