@@ -53,7 +53,7 @@ class Dataset:
     @property
     def stain_device(self) -> Device:
         """What normalises: with `fit: patch` as the data set was begun, else as this build was asked to."""
-        return self.manifest.stain.device if self.manifest.stain.device_counts else self.device
+        return _begun_on(self.manifest) if self.manifest.stain.device_counts else self.device
 
     @cached_property
     def groups(self) -> dict[int, tuple[CatalogRow, ...]]:
@@ -200,6 +200,11 @@ def _with_written_reference(manifest: Manifest, base: Path) -> Manifest:
     return manifest.model_copy(update={"stain": manifest.stain.model_copy(update={"reference": numbers})})
 
 
+def _begun_on(manifest: Manifest) -> Device:
+    """The device of a frozen manifest, which names none but a GPU."""
+    return "gpu" if manifest.stain.device == "gpu" else "cpu"
+
+
 def _on(device: Device | None, manifest: Manifest) -> Manifest:
     """The manifest with `auto` decided, where the device is a part of what the data set is."""
     if device is None or not manifest.stain.device_counts:
@@ -211,7 +216,7 @@ def _continued(url: str | Path, manifest: Manifest, versions: dict[str, str], co
     dataset = open_dataset(url, private=True)
     where = dataset.storage.url
     asked = manifest.stain.device
-    manifest = _on(dataset.manifest.stain.device if asked == "auto" else None, manifest)
+    manifest = _on(_begun_on(dataset.manifest) if asked == "auto" else None, manifest)
     changed = explain_difference(dataset.catalog.metadata.manifest, manifest.canonical())
     if changed:
         raise DatasetError(

@@ -228,10 +228,10 @@ class Manifest(_Section):
         return self._without_what_decides_nothing(document)
 
     def _without_what_decides_nothing(self, document: dict[str, Any]) -> dict[str, Any]:
-        # Data sets from before there were options keep their content ids, and can be continued.
+        # Data sets from before there were options and devices keep their content ids, and can be continued.
         if not self.stain.options:
             del document["stain"]["options"]
-        if not self.stain.device_counts:
+        if not (self.stain.device_counts and self.stain.device == "gpu"):
             del document["stain"]["device"]
         return document
 
