@@ -17,15 +17,13 @@ from exaone_prep.phantom.cells import Cells, populate
 from exaone_prep.phantom.layout import TISSUES, lay_out
 from exaone_prep.phantom.noise import generator, textures
 from exaone_prep.phantom.nuclei import library
+from exaone_prep.phantom.corpus import PURE_EOSIN, PURE_HAEMATOXYLIN
 from exaone_prep.phantom.optics import Scanner, respond, scanner_of, stains_of, true_direction
 from exaone_prep.phantom.paint import Scene, paint
 from exaone_prep.phantom.pyramid import Pyramid, write_pyramid
 from exaone_prep.phantom.tiff import Subsampling
 
 MPP = 0.5
-# Of typical pixels of one stain alone, as for the truth of generated corpora.
-_PURE_HAEMATOXYLIN = (0.9, 1.1, 1.3, 1.5, 1.7)
-_PURE_EOSIN = (0.4, 0.5, 0.6, 0.7, 0.8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +119,8 @@ def write_sections(
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, pyramid, scene)
             amounts = (
-                [amount * stains.haematoxylin_scale for amount in _PURE_HAEMATOXYLIN],
-                [amount * stains.eosin_scale for amount in _PURE_EOSIN],
+                [amount * stains.haematoxylin_scale for amount in PURE_HAEMATOXYLIN],
+                [amount * stains.eosin_scale for amount in PURE_EOSIN],
             )
             found.append(
                 Section(
@@ -149,8 +147,8 @@ def true_without_offset(lab: int, seed: int, haematoxylin_scale: float, eosin_sc
     stains, scanner = stains_of(lab, seed), scanner_of(lab, seed)
     found = []
     for vector, amounts, scale in (
-        (stains.haematoxylin, _PURE_HAEMATOXYLIN, haematoxylin_scale),
-        (stains.eosin, _PURE_EOSIN, eosin_scale),
+        (stains.haematoxylin, PURE_HAEMATOXYLIN, haematoxylin_scale),
+        (stains.eosin, PURE_EOSIN, eosin_scale),
     ):
         scaled = np.array(amounts, dtype=np.float32) * np.float32(scale)
         levels = respond([scaled * np.float32(part) for part in vector], scanner)

@@ -25,8 +25,9 @@ from exaone_prep.phantom.pyramid import Pyramid, write_pyramid
 from exaone_prep.phantom.tiff import Subsampling
 
 _BLOCK_PX = 512
-_PURE_HAEMATOXYLIN = (0.9, 1.1, 1.3, 1.5, 1.7)
-_PURE_EOSIN = (0.4, 0.5, 0.6, 0.7, 0.8)
+PURE_HAEMATOXYLIN = (0.9, 1.1, 1.3, 1.5, 1.7)
+PURE_EOSIN = (0.4, 0.5, 0.6, 0.7, 0.8)
+"""Amounts in typical pixels of one stain alone; the truth is the direction of what a scanner makes of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,9 +233,9 @@ def _write_slide(
         missing_mpp=missing_mpp,
         truncated=truncated,
         haematoxylin=true_direction(
-            stains.haematoxylin, [c * stains.haematoxylin_scale for c in _PURE_HAEMATOXYLIN], scanner
+            stains.haematoxylin, [c * stains.haematoxylin_scale for c in PURE_HAEMATOXYLIN], scanner
         ),
-        eosin=true_direction(stains.eosin, [c * stains.eosin_scale for c in _PURE_EOSIN], scanner),
+        eosin=true_direction(stains.eosin, [c * stains.eosin_scale for c in PURE_EOSIN], scanner),
         haematoxylin_scale=stains.haematoxylin_scale,
         eosin_scale=stains.eosin_scale,
         shares=layout.shares,
