@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exaone_prep.phantom.cells import Cells, populate
+from exaone_prep.phantom.corpus import PURE_EOSIN, PURE_HAEMATOXYLIN
 from exaone_prep.phantom.layout import TISSUES, lay_out
 from exaone_prep.phantom.noise import generator, textures
 from exaone_prep.phantom.nuclei import library
-from exaone_prep.phantom.corpus import PURE_EOSIN, PURE_HAEMATOXYLIN
 from exaone_prep.phantom.optics import Scanner, respond, scanner_of, stains_of, true_direction
 from exaone_prep.phantom.paint import Scene, paint
 from exaone_prep.phantom.pyramid import Pyramid, write_pyramid
