@@ -19,17 +19,21 @@ from exaone_prep.dataset import Dataset
 from exaone_prep.errors import PrepError, SlideChangedError, StorageConflictError
 from exaone_prep.group import GroupBuilder
 from exaone_prep.ledger import committed_groups
+from exaone_prep.scratch import ScratchTooSmallError
 from exaone_prep.stain.method import StainMethodDefectError
 from exaone_prep.storage import Storage, put_bytes
 
 ATTEMPTS: Final = 3
 LOG_TAIL_BYTES: Final = 4096
 
-_HOPELESS: Final = (StorageConflictError, SlideChangedError)
+_HOPELESS: Final = (StorageConflictError, SlideChangedError, ScratchTooSmallError)
 """Another attempt would end in the same way."""
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-"""No group can be committed any more: the build stops at once instead of failing group by group."""
+"""No group can be committed any more: the build stops at once instead of failing group by group.
+
+A full scratch on a disk of its own does not come here: `GroupBuilder.build` waits.
+"""
 
 
 class BuildIncompleteError(PrepError):
@@ -103,10 +107,10 @@ class LocalExecutor:
 
     def run(self, groups: Sequence[int]) -> Iterator[tuple[int, Failure | None]]:
         """See `Executor`."""
-        for group in groups:
+        for group, then in zip(groups, [*groups[1:], None], strict=True):
             begin = self._log.stat().st_size if self._log.exists() else 0
             try:
-                self._builder.build(group)
+                self._builder.build(group, then)
             except (PrepError, OSError) as error:
                 tail = _tail(self._log, begin)
                 hide = self._builder.dataset.names.hide

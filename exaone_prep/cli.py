@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from exaone_prep import __version__
+from exaone_prep.budget import calm_libraries, default_workers
 from exaone_prep.errors import ManifestError, PrepError
 
 # Everything heavy is imported by the command that needs it: `--help` answers at once.
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-CORES = len(os.sched_getaffinity(0))
+WORKERS = default_workers()
 
 DatasetArgument = Annotated[str, typer.Argument(help="Data set directory: a local path or an fsspec URL.")]
 ManifestArgument = Annotated[Path | None, typer.Argument(help="The manifest; see `exaone-prep schema`.")]
@@ -42,7 +43,9 @@ SlidesOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="One setting of the manifest, such as `stain.fit=patch`.")
 ]
-WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes that read slides.")]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", min=1, help="Processes at work; by default as cores and free memory allow.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
@@ -69,17 +72,33 @@ def build(
     out: Annotated[str, typer.Option("--out", help="Data set directory to create or to go on with.")],
     slides: SlidesOption = None,
     settings: SetOption = None,
-    workers: WorkersOption = CORES,
+    workers: WorkersOption = WORKERS,
     scratch: Annotated[Path | None, typer.Option("--scratch", help="Local working space.")] = None,
+    scratch_limit: Annotated[
+        str | None, typer.Option("--scratch-limit", help="Most bytes there, such as 200GB; a group waits for room.")
+    ] = None,
     after: Annotated[
         str | None, typer.Option("--after", help="Build only slides that this data set has not done.")
     ] = None,
 ) -> None:
     """Build a data set; killed and started again, it goes on and ends with the same bytes."""
-    from exaone_prep.commands.build import build_command
+    from exaone_prep.pool import WorkerPool, nameless_log
 
     chosen, base = _manifest(manifest, slides, settings)
-    build_command(chosen, base=base, out=out, workers=workers, scratch=scratch, after=after)
+    with nameless_log() as log, WorkerPool(workers, log) as pool:
+        pool.start_ahead()  # workers take a second to import what slides need, and so does the next line
+        from exaone_prep.commands.build import build_command
+        from exaone_prep.need import parse_bytes
+
+        build_command(
+            chosen,
+            base=base,
+            out=out,
+            pool=pool,
+            scratch=scratch,
+            scratch_limit_bytes=None if scratch_limit is None else parse_bytes(scratch_limit),
+            after=after,
+        )
 
 
 @app.command()
@@ -87,7 +106,7 @@ def verify(
     dataset: DatasetArgument,
     quick: Annotated[bool, typer.Option("--quick", help="Sizes only.")] = False,
     deep: Annotated[bool, typer.Option("--deep", help="Decode every image as well.")] = False,
-    workers: WorkersOption = CORES,
+    workers: WorkersOption = WORKERS,
     as_json: JsonOption = False,
 ) -> None:
     """Check a data set against its ledger, its index and its digest."""
@@ -128,7 +147,7 @@ def estimate(
     slides: SlidesOption = None,
     settings: SetOption = None,
     sample: Annotated[int, typer.Option("--sample", min=1, help="Slides to survey.")] = 8,
-    workers: WorkersOption = CORES,
+    workers: WorkersOption = WORKERS,
     as_json: JsonOption = False,
 ) -> None:
     """Survey a sample of the slides and say what a build will need."""
@@ -212,6 +231,7 @@ def _settings(given: list[str] | None) -> dict[str, str]:
 
 def main() -> NoReturn:
     """Run a command; an error is one sentence on standard error."""
+    calm_libraries(os.environ)
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     words = [word for word in sys.argv[1:] if word != "--debug"]

@@ -4,66 +4,83 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
 from exaone_prep import layout
-from exaone_prep.catalog import CatalogRow, check_stamp
 from exaone_prep.channel_sums import ChannelSums
 from exaone_prep.commit import Commit
-from exaone_prep.cut import CutJob, SlideCut
+from exaone_prep.cut import SlideCut
 from exaone_prep.dataset import Dataset
 from exaone_prep.environment import describe
 from exaone_prep.errors import SlideProblemError
 from exaone_prep.ledger import GroupRecord, IndexEntry, ShardEntry, Sums
+from exaone_prep.need import SlideNeed, guessed, in_words
 from exaone_prep.pictures import write_slides_zip
 from exaone_prep.plan import plan_group
-from exaone_prep.pool import WorkerPool
+from exaone_prep.pool import WorkerLostError, WorkerPool
 from exaone_prep.progress import Progress
-from exaone_prep.scratch import Scratch
+from exaone_prep.reading import GroupSlide, Reading
+from exaone_prep.room import Room
+from exaone_prep.scratch import Scratch, ScratchFullError, ScratchTooSmallError, sweep, used_bytes
 from exaone_prep.shards.index import index_parquet, values_sha256
 from exaone_prep.shards.pack import PackedSlide, PackJob, ShardRecord
 from exaone_prep.shards.sample import shard_name
-from exaone_prep.stage import stage
-from exaone_prep.stain.method import defect
+from exaone_prep.stage import Staging
 from exaone_prep.steps import reach
-from exaone_prep.survey import SlideSurvey, SurveyJob, method_at_work
 from exaone_prep.survey_table import survey_parquet, survey_row
+from exaone_prep.worker import Job, Tell
+
+LOOK_FOR_ROOM_EVERY_S: Final = 1.0
 
 _NO_THREADS: Final = pa.ipc.IpcReadOptions(use_threads=False)
+_CHECKS_AT_ONCE: Final = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturesJob:
+    """Write the pictures of a group's slides, beside the packing of its shards.
+
+    Attributes:
+        file: To be written.
+        slides: Slide id, and the file that its survey left.
+    """
+
+    file: Path
+    slides: tuple[tuple[str, Path], ...]
+
+    def run(self, tell: Tell) -> None:
+        """Do it."""
+        write_slides_zip(self.file, self.slides)
+        tell(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Packed:
+    """What is to be committed: shards, their indexes, the pictures."""
+
+    shards: list[tuple[ShardRecord, Path]]
+    tables: list[pa.Table]
+    pictures: Path
 
 
 @dataclass
-class _Slide:
-    """A slide on its way through the group."""
+class _Ahead:
+    """Slides of a later group that are staged already."""
 
-    row: CatalogRow
-    number: int
-    folder: Path
-    path: Path | None = None
-    survey: SlideSurvey | None = None
-    cut: SlideCut | None = None
-    problem: SlideProblemError | None = None
+    group: int
+    staging: Staging
+    room: Room
 
-    @property
-    def pictures(self) -> Path:
-        return self.folder / f"slide-{self.number:04d}.npz"
-
-    @property
-    def spool(self) -> Path:
-        return self.folder / f"slide-{self.number:04d}.spool"
-
-    @property
-    def to_cut(self) -> bool:
-        """Whether there is anything to cut."""
-        return self.problem is None and self.survey is not None and self.survey.planned > 0
-
-    def known(self) -> SlideSurvey:
-        return self.survey or SlideSurvey(slide_id=self.row.slide_id)
+    def drop(self) -> None:
+        self.staging.end()
+        self.room.release()
 
 
 @dataclass
@@ -75,127 +92,155 @@ class GroupBuilder:
         pool: Child processes that decode.
         scratch: Local working space.
         progress: Is kept up to date.
+        say: Called with what the person should know of, such as a wait.
     """
 
     dataset: Dataset
     pool: WorkerPool
     scratch: Scratch
     progress: Progress = field(default_factory=Progress)
+    say: Callable[[str], None] = lambda _: None
+    _needs: dict[int, list[SlideNeed]] = field(default_factory=dict)
+    _ahead: _Ahead | None = None
 
-    def build(self, group: int) -> GroupRecord:
+    def build(self, group: int, then: int | None = None) -> GroupRecord:
         """Build and commit a group; what another builder has committed meanwhile is compared, not redone.
+
+        It starts once the scratch has room for it. Where the scratch turns out too full it waits, and begins anew.
+
+        Args:
+            group: Its number.
+            then: The group whose remote slides may be fetched while this one is packed and committed.
 
         Raises:
             UnreachableError, SlideChangedError, WorkerLostError, OSError: The attempt failed; nothing is lost.
-            StainMethodDefectError: Likewise, by the fault of the stain method that is plugged in.
+            ScratchTooSmallError: The limit of the scratch is below what the group needs.
+            StainMethodDefectError: The attempt failed by the fault of the stain method that is plugged in.
             StorageConflictError: Another environment made other bytes.
         """
+        while True:
+            room = self._room(group)
+            try:
+                self._wait_for_limit(group, room)
+                return self._attempt(group, then, room)
+            except ScratchFullError as full:
+                self._needs[group] = room.needs
+                then = None
+                self.close()
+                room.release()
+                self._wait_for_disk(group, full.free_bytes)
+            finally:
+                room.release()
+
+    def close(self) -> None:
+        """Give up what was staged ahead."""
+        if self._ahead is not None:
+            self._ahead.drop()
+            self._ahead = None
+
+    def _room(self, group: int) -> Room:
+        uris = self.dataset.names.uris
+        rows = self.dataset.groups[group]
+        needs = [guessed(row, uris[row.slide_id]) if row.problem is None else SlideNeed() for row in rows]
+        if group in self._needs:  # better known from an earlier attempt, but for the copies that went
+            needs = [replace(known, staged=need.staged) for need, known in zip(needs, self._needs[group], strict=True)]
+        return Room(self.scratch, group, needs)
+
+    def _wait_for_limit(self, group: int, room: Room) -> None:
+        if self._ahead is not None and self._ahead.group != group:
+            self.close()
+        if not room.claim_for_start():
+            # Two builders that hold copies and wait for each other's room would wait forever.
+            self.close()
+            sentence = f"needs about {in_words(room.need_bytes)}, and others hold too much of the limit"
+            self._wait(group, sentence, room.claim_for_start)
+
+    def _wait_for_disk(self, group: int, free_bytes: int) -> None:
+        if self.scratch.free_bytes() < free_bytes:
+            sentence = f"the disk is full; {in_words(free_bytes)} must be free"
+            self._wait(group, sentence, lambda: self.scratch.free_bytes() >= free_bytes)
+
+    def _wait(self, group: int, sentence: str, there_is_room: Callable[[], bool]) -> None:
+        self.progress.start_group(group, len(self.dataset.groups[group]))
+        self.progress.stage = "wait"
+        self.say(f"Group {group} waits for room on the scratch {self.scratch.root}: {sentence}.")
+        while not there_is_room():
+            time.sleep(LOOK_FOR_ROOM_EVERY_S)
+            sweep(self.scratch.root)
+
+    def _attempt(self, group: int, then: int | None, room: Room) -> GroupRecord:
         started = time.time()
         rows = self.dataset.groups[group]
         self.progress.start_group(group, len(rows))
         with self.scratch.folder(f"group-{group:06d}") as folder, self.dataset.names.hiding(rows):
-            slides = [_Slide(row, number, folder) for number, row in enumerate(rows)]
-            self._stage(slides, folder)
-            self._survey(slides)
-            reach("group-surveyed")
-            self._cut(slides)
-            reach("group-cut")
-            self._still_the_same(slides)
-            shards, tables = self._pack(group, slides, folder)
-            reach("group-packed")
-            return self._commit(group, slides, shards, tables, folder, started)
+            slides = [GroupSlide(row, number, folder) for number, row in enumerate(rows)]
+            for slide in slides:
+                if slide.row.problem is not None:
+                    slide.problem = SlideProblemError(*slide.row.problem)
+            with self._full_scratch_waits(folder, room, self.scratch.is_full):
+                with self._staging(group) as staging:
+                    self._read(slides, staging, room)
+                reach("group-cut")
+                if then is not None:
+                    self._fetch_ahead(then, room)
+                packed = self._pack(group, slides, folder)
+                reach("group-packed")
+            with self._full_scratch_waits(folder, room, self.scratch.alone_is_full):
+                return self._commit(group, slides, packed, folder, started)
 
-    def _stage(self, slides: Sequence[_Slide], folder: Path) -> None:
-        staged = folder / "staged"
-        staged.mkdir()
-        for slide in slides:
-            if slide.row.problem is not None:
-                slide.problem = SlideProblemError(*slide.row.problem)
-            else:
-                slide.path = stage(slide.row, self.dataset.names.uris[slide.row.slide_id], staged)
+    def _read(self, slides: list[GroupSlide], staging: Staging, room: Room) -> None:
+        Reading(
+            dataset=self.dataset,
+            pool=self.pool,
+            progress=self.progress,
+            staging=staging,
+            room=room,
+            slides=slides,
+            on_surveyed=lambda: reach("group-surveyed"),
+        ).run()
 
-    def _survey(self, slides: Sequence[_Slide]) -> None:
-        some = [slide for slide in slides if slide.problem is None]
-        self.progress.start_stage("survey")
-        jobs = [
-            SurveyJob(
-                row=slide.row,
-                path=_path(slide),
-                manifest=self.dataset.manifest,
-                file=slide.pictures,
-                stain_identity=self.dataset.stain_identity,
-            )
-            for slide in some
-        ]
-        for number, answer in self.pool.map(jobs):
-            slide = some[number]
-            if isinstance(answer, SlideProblemError):
-                slide.problem = answer
-            else:
-                slide.survey = answer
-                slide.problem = answer.problem
-            self.progress.slides_done += 1
-        self._blame_the_method(some)
+    @contextmanager
+    def _staging(self, group: int) -> Iterator[Staging]:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.staging.failed:
+            ahead.staging.end()
+            ahead = None
+        staging = self._stage(group) if ahead is None else ahead.staging
+        try:
+            yield staging
+        finally:
+            staging.end()
 
-    def _cut(self, slides: Sequence[_Slide]) -> None:
-        # The largest first: the last slide to end should be a short one.
-        some = sorted(
-            (slide for slide in slides if slide.to_cut), key=lambda slide: (-slide.known().planned, slide.number)
-        )
-        self.progress.start_stage("cut", sum(slide.known().planned for slide in some))
-        jobs = [self._cut_job(slide) for slide in some]
+    def _stage(self, group: int) -> Staging:
+        folder = self.scratch.path / f"staged-{group:06d}"
+        return Staging(self.dataset.groups[group], self.dataset.names.uris, folder)
 
-        def tell(number: int, patches: int) -> None:
-            self.progress.slide = some[number].row.slide_id
-            self.progress.tell(number, patches)
+    def _fetch_ahead(self, group: int, present: Room) -> None:
+        try:
+            room = self._room(group)
+        except ScratchTooSmallError:  # to be said when it is that group's turn
+            return
+        copies = sum(need.staged for need in room.needs)
+        if not copies or self.scratch.free_bytes() < present.need_bytes + copies or not room.claim_for_copies():
+            return
+        self._ahead = _Ahead(group, self._stage(group), room)
 
-        for number, answer in self.pool.map(jobs, tell):
-            slide = some[number]
-            self.progress.tell(number, slide.known().planned)
-            self.progress.slides_done += 1
-            if isinstance(answer, SlideProblemError):
-                slide.problem = answer
-            else:
-                slide.cut = answer
-                self.progress.spool_bytes += answer.bytes
-        self._blame_the_method(some)
+    @contextmanager
+    def _full_scratch_waits(self, folder: Path, room: Room, is_full: Callable[[OSError], bool]) -> Iterator[None]:
+        """Tell a full scratch from other errors of the system.
 
-    def _blame_the_method(self, slides: Sequence[_Slide]) -> None:
-        """A process that dies in code of a plugged-in stain method says nothing about the slide."""
-        for slide in slides:
-            crashed = slide.problem is not None and slide.problem.reason == "crashed"
-            if crashed and method_at_work(slide.pictures).exists():
-                name, identity = self.dataset.manifest.stain.method, self.dataset.stain_identity
-                raise defect(name, identity, f"it took its process along, twice, at slide {slide.row.slide_id}")
+        Where it shares its disk with the data set it is none: what fills that disk are shards, which stay.
+        """
+        try:
+            yield
+        except OSError as error:
+            shared = self.scratch.shares_disk_with(self.dataset.storage.local)
+            if not is_full(error) or (shared and self._ahead is None):
+                raise
+            had = self.scratch.free_bytes() + used_bytes(folder)
+            raise ScratchFullError(0 if shared else _wanted_bytes(had, room)) from error
 
-    def _cut_job(self, slide: _Slide) -> CutJob:
-        survey = slide.known()
-        assert survey.choice is not None
-        assert survey.reader is not None
-        assert survey.pixels is not None
-        assert survey.fit is not None
-        return CutJob(
-            path=_path(slide),
-            manifest=self.dataset.manifest,
-            reference=self.dataset.reference,
-            choice=survey.choice,
-            reader=survey.reader,
-            pixels=survey.pixels,
-            fit=survey.fit,
-            pictures=slide.pictures,
-            spool=slide.spool,
-            stain_identity=self.dataset.stain_identity,
-            device=self.dataset.stain_device,
-        )
-
-    def _still_the_same(self, slides: Sequence[_Slide]) -> None:
-        for slide in slides:
-            if slide.path is not None:
-                check_stamp(slide.row, slide.path)
-
-    def _pack(
-        self, group: int, slides: Sequence[_Slide], folder: Path
-    ) -> tuple[list[tuple[ShardRecord, Path]], list[pa.Table]]:
+    def _pack(self, group: int, slides: Sequence[GroupSlide], folder: Path) -> _Packed:
         # Every surveyed slide takes part in the plan: what a slide loses while it is cut moves no other sample.
         packed = tuple(_packed(slide) for slide in slides if slide.survey is not None and slide.survey.planned > 0)
         settings = self.dataset.manifest
@@ -205,7 +250,7 @@ class GroupBuilder:
             seed=settings.seed,
         )
         self.progress.start_stage("pack", len(planned.sample))
-        jobs = [
+        packing = [
             PackJob(
                 slides=packed,
                 number=number,
@@ -218,24 +263,29 @@ class GroupBuilder:
             )
             for number in range(planned.shards)
         ]
-        records: dict[int, ShardRecord] = {}
+        drawn = [(slide.row.slide_id, slide.pictures) for slide in slides if slide.pictures.exists()]
+        pictures = PicturesJob(file=folder / "pictures.zip", slides=tuple(drawn))
+        jobs: list[Job] = [*packing, pictures]
+        records: dict[int, Any] = {}
         for number, record in self.pool.map(jobs):
+            if isinstance(record, SlideProblemError):  # the slides have been read by now
+                raise WorkerLostError("A worker process died twice while it packed shards; is the memory sound?")
             records[number] = record
-            self.progress.patches_done += int(planned.bounds[number + 1] - planned.bounds[number])
+            if number < planned.shards:
+                self.progress.patches_done += int(planned.bounds[number + 1] - planned.bounds[number])
         shards, tables = [], []
-        for number, job in enumerate(jobs):
+        for number, job in enumerate(packing):
             if records[number].samples:  # all its slides may have turned out unreadable
                 shards.append((records[number], job.tar))
                 with pa.memory_map(str(job.index)) as source:
                     tables.append(pa.ipc.open_file(source, options=_NO_THREADS).read_all())
-        return shards, tables
+        return _Packed(shards=shards, tables=tables, pictures=pictures.file)
 
     def _commit(
         self,
         group: int,
-        slides: Sequence[_Slide],
-        shards: Sequence[tuple[ShardRecord, Path]],
-        tables: Sequence[pa.Table],
+        slides: Sequence[GroupSlide],
+        packed: _Packed,
         folder: Path,
         started: float,
     ) -> GroupRecord:
@@ -245,33 +295,39 @@ class GroupBuilder:
         for row in rows:
             row["sentence"] = self.dataset.names.hide(row["sentence"], [slide.row for slide in slides])
         commit = Commit(self.dataset, folder)
-        for shard, tar in shards:
+        for shard, tar in packed.shards:
             commit.put_shard(layout.shard(split, shard.name), tar)
             reach("shard-linked")
         reach("shards-put")
-        for shard, _ in shards:
-            commit.check_shard(layout.shard(split, shard.name), shard)
+        with ThreadPoolExecutor(max_workers=_CHECKS_AT_ONCE) as threads:
+            list(
+                threads.map(
+                    lambda shard: commit.check_shard(layout.shard(split, shard[0].name), shard[0]), packed.shards
+                )
+            )
         reach("shards-checked")
-        index = commit.put(layout.index(split, group), index_parquet(tables))
+        index = commit.put(layout.index(split, group), index_parquet(packed.tables))
         reach("index-put")
         survey = commit.put(layout.survey(group), survey_parquet(rows))
         reach("survey-put")
-        pictures = commit.put_file(layout.slides(group), self._pictures(slides, folder))
+        pictures = commit.put_file(layout.slides(group), packed.pictures)
         reach("slides-put")
         cuts = [slide.cut for slide in slides if slide.cut is not None]
         record = GroupRecord(
             content_id=self.dataset.catalog.content_id,
             group=group,
             split=split,
-            shards=tuple(ShardEntry(**vars(shard)) for shard, _ in shards),
+            shards=tuple(ShardEntry(**vars(shard)) for shard, _ in packed.shards),
             index=IndexEntry(
-                rows=sum(table.num_rows for table in tables), values_sha256=values_sha256(tables), **index.model_dump()
+                rows=sum(table.num_rows for table in packed.tables),
+                values_sha256=values_sha256(packed.tables),
+                **index.model_dump(),
             ),
             survey=survey,
             slides=pictures,
             outcomes=dict(sorted(Counter(row["outcome"] for row in rows).items())),
             planned=sum(slide.known().planned for slide in slides),
-            samples=sum(shard.samples for shard, _ in shards),
+            samples=sum(shard.samples for shard, _ in packed.shards),
             dropped=_total(cut.dropped for cut in cuts),
             stain_statuses=_total(cut.statuses for cut in cuts),
             channels=_channels(cuts),
@@ -290,18 +346,15 @@ class GroupBuilder:
         self.progress.bytes_total += record.shard_bytes
         return record
 
-    def _pictures(self, slides: Sequence[_Slide], folder: Path) -> Path:
-        file = folder / "pictures.zip"
-        write_slides_zip(file, [(slide.row.slide_id, slide.pictures) for slide in slides if slide.pictures.exists()])
-        return file
+
+def _wanted_bytes(had_bytes: int, room: Room) -> int:
+    """How much must be free before another attempt makes sense, where one ended on so much."""
+    more = had_bytes + had_bytes // 10
+    # The need is estimated too high rather than too low; waiting for all of it might be waiting for ever.
+    return max(more, min(room.need_bytes, 2 * had_bytes))
 
 
-def _path(slide: _Slide) -> Path:
-    assert slide.path is not None
-    return slide.path
-
-
-def _packed(slide: _Slide) -> PackedSlide:
+def _packed(slide: GroupSlide) -> PackedSlide:
     survey = slide.known()
     assert survey.choice is not None
     return PackedSlide(

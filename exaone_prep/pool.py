@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,13 +17,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from exaone_prep.budget import one_thread_each
 from exaone_prep.errors import PrepError, SlideProblemError
-from exaone_prep.worker import Done, Failed, Job, Progress
+from exaone_prep.job_queue import JobQueue
+from exaone_prep.worker import PREPARE, Done, Failed, Job, Note, Progress
 
 NATIVE_DEATHS: Final = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
 """Deaths a slide can be blamed for. SIGKILL and the like come from outside: out of memory, a lost node, a person."""
 
 STRIKES: Final = 2
+
+STARTED_AHEAD: Final = 4
 
 
 class WorkerLostError(PrepError):
@@ -47,12 +52,13 @@ _ENTRY: Final = "from exaone_prep.worker import main; main()"
 
 
 class _Child:
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, *words: str) -> None:
         ours, theirs = socket.socketpair()
-        environment = {**os.environ, **dict.fromkeys(_THREAD_LIMITS, "1")}
+        # Parallelism comes from the processes: libraries must not start threads of their own on top.
+        environment = {**os.environ, **one_thread_each()}
         with log.open("ab") as stream:
             self.process = subprocess.Popen(  # noqa: S603 (our own interpreter and entry)
-                [sys.executable, "-c", _ENTRY, str(theirs.fileno())],
+                [sys.executable, "-c", _ENTRY, str(theirs.fileno()), *words],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
@@ -76,6 +82,8 @@ class _Child:
     def end(self) -> int:
         """Close, and see how it died; negative numbers are signals."""
         self.connection.close()
+        if self.task is None and self.fresh:
+            self.process.kill()  # it may still be importing
         try:
             return self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -88,16 +96,38 @@ class _Child:
         self.process.wait()
 
 
-# Parallelism comes from the processes: libraries must not start threads of their own on top.
-_THREAD_LIMITS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+@contextlib.contextmanager
+def nameless_log() -> Iterator[Path]:
+    """A file for a pool's log that nobody else can see, and that is gone with this process however it ends."""
+    with tempfile.TemporaryFile() as stream:
+        yield Path(f"/proc/{os.getpid()}/fd/{stream.fileno()}")
+
+
+def _to_stderr(note: str) -> None:
+    sys.stderr.write(f"{note}\n")
 
 
 class WorkerPool:
-    """Runs jobs in `workers` child processes; start-up costs are paid once per child."""
+    """Runs jobs in `workers` child processes; start-up costs are paid once per child.
 
-    def __init__(self, workers: int, log: Path) -> None:
+    Attributes:
+        workers: Most child processes at a time.
+        log: File for what they write to their standard output and standard error.
+        say: Called with what children have to say to the person, once for the same words.
+    """
+
+    def __init__(self, workers: int, log: Path, *, say: Callable[[str], None] = _to_stderr) -> None:
+        """Make a pool without children; they start with the first jobs.
+
+        Args:
+            workers: Most child processes at a time.
+            log: File for what they write to their standard output and standard error.
+            say: Called with what children have to say to the person, once for the same words.
+        """
         self.workers = workers
-        self._log = log
+        self.log = log
+        self.say = say
+        self._said: set[str] = set()
         self._idle: list[_Child] = []
 
     def __enter__(self) -> Self:
@@ -108,6 +138,14 @@ class WorkerPool:
     ) -> None:
         self.close()
 
+    def start_ahead(self) -> None:
+        """Start children before there are jobs for them: they import meanwhile what slides need, and so may others.
+
+        A few only: the jobs may be fewer than the workers.
+        """
+        while len(self._idle) < min(self.workers, STARTED_AHEAD):
+            self._idle.append(_Child(self.log, PREPARE))
+
     def close(self) -> None:
         """End the idle children."""
         for child in self._idle:
@@ -115,36 +153,56 @@ class WorkerPool:
         self._idle.clear()
 
     def map(self, jobs: Sequence[Job], tell: Callable[[int, int], None] | None = None) -> Iterator[tuple[int, Any]]:
-        """Run jobs; yield (number, answer) as they end. A job's answer may be a `SlideProblemError`.
+        """Run jobs that are all there; yield (number, answer) as they end. See `run`.
 
         Args:
             jobs: What to do, in the order of starting.
+            tell: Called with the number of a job and the patches it has gone through.
+        """
+        with JobQueue() as queue:
+            for number, job in enumerate(jobs):
+                queue.put(number, job)
+            yield from self.run(queue, tell)
+
+    def run(self, queue: JobQueue, tell: Callable[[int, int], None] | None = None) -> Iterator[tuple[int, Any]]:
+        """Run jobs as they come, to the end of the queue; yield (number, answer) as they end.
+
+        A job's answer may be a `SlideProblemError`. Who takes an answer may add further jobs to the queue then.
+
+        Args:
+            queue: What to do.
             tell: Called with the number of a job and the patches it has gone through.
 
         Raises:
             WorkerLostError: A child was killed from outside.
             PrepError, OSError: As a job raised it, a `SlideProblemError` excepted.
             WorkerFailedError: A job raised anything else.
+            BaseException: As `JobQueue.fail` was given it.
         """
-        waiting = deque(_Task(number, job) for number, job in enumerate(jobs))
+        again: deque[_Task] = deque()
         busy: dict[Connection[Any, Any], _Child] = {}
         try:
-            while waiting or busy:
-                while waiting and len(busy) < self.workers:
-                    child = self._start(waiting.popleft())
+            while True:
+                while len(busy) < self.workers and (task := self._next(again, queue)) is not None:
+                    child = self._start(task)
                     busy[child.connection] = child
-                for connection in wait(list(busy)):
-                    assert isinstance(connection, Connection)
-                    child = busy[connection]
+                if not busy and queue.ended:
+                    return
+                for ready in wait([*busy, queue.fileno()]):
+                    if isinstance(ready, int):
+                        queue.check()
+                        continue
+                    assert isinstance(ready, Connection)
+                    child = busy[ready]
                     task = child.task
                     assert task is not None
                     try:
-                        message = connection.recv()
+                        message = ready.recv()
                     except (EOFError, ConnectionResetError):
-                        del busy[connection]
+                        del busy[ready]
                         problem = self._blame(child, task)
                         if problem is None:
-                            waiting.appendleft(task)
+                            again.append(task)
                         else:
                             yield task.number, problem
                         continue
@@ -152,7 +210,10 @@ class WorkerPool:
                         if tell is not None:
                             tell(task.number, message.patches)
                         continue
-                    del busy[connection]
+                    if isinstance(message, Note):
+                        self._pass_on(message.text)
+                        continue
+                    del busy[ready]
                     child.task, child.fresh = None, False
                     self._idle.append(child)
                     yield task.number, self._answer(message)
@@ -160,13 +221,24 @@ class WorkerPool:
             for child in busy.values():
                 child.kill()
 
+    def _next(self, again: deque[_Task], queue: JobQueue) -> _Task | None:
+        if again:
+            return again.popleft()
+        taken = queue.take()
+        return None if taken is None else _Task(*taken)
+
+    def _pass_on(self, note: str) -> None:
+        if note not in self._said:  # several workers may meet the same
+            self._said.add(note)
+            self.say(note)
+
     def _start(self, task: _Task) -> _Child:
         while self._idle and not task.alone:
             child = self._idle.pop()
             if child.process.poll() is None and child.give(task):
                 return child
             child.kill()
-        child = _Child(self._log)
+        child = _Child(self.log)
         child.give(task)  # a death in this moment shows as the end of the connection
         return child
 
@@ -175,7 +247,7 @@ class WorkerPool:
             return message.value
         if isinstance(message.error, SlideProblemError):
             return message.error
-        with contextlib.suppress(OSError), self._log.open("a") as stream:
+        with contextlib.suppress(OSError), self.log.open("a") as stream:
             stream.write(message.trace)
         if message.error is not None:
             raise message.error

@@ -16,7 +16,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from exaone_prep import stain
 from exaone_prep.manifest import Manifest
@@ -130,6 +129,9 @@ def ink_with_rim(patch: NDArray[np.uint8]) -> NDArray[np.bool_]:
     ink = pen_pixels(patch)
     if not ink.any():
         return ink
+    # A third of a second, which processes without pixels need not wait for.
+    from scipy import ndimage
+
     spots = ndimage.binary_opening(ink, np.ones((_SPOT_PX, _SPOT_PX), dtype=np.bool_))
     if spots.any():
         ink |= ndimage.maximum_filter(spots.view(np.uint8), size=2 * _RIM_PX + 1).view(np.bool_)

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from exaone_prep.errors import ManifestError
 from exaone_prep.manifest import Tissue
@@ -36,8 +35,8 @@ _BRIGHT_MIN: Final = 150
 _DARK_SHARE: Final = (4, 10)
 _BRIGHT_SHARE: Final = (5, 100)
 
-_EDGES: Final = ndimage.generate_binary_structure(2, 1)
-_EDGES_AND_CORNERS: Final = ndimage.generate_binary_structure(2, 2)
+_EDGES: Final = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=np.bool_)
+_EDGES_AND_CORNERS: Final = np.ones((3, 3), dtype=np.bool_)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +139,8 @@ def otsu_threshold(counts: NDArray[np.int64]) -> int:
 
 def fill_holes(mask: NDArray[np.bool_], max_px: int) -> NDArray[np.bool_]:
     """Fill what is enclosed by tissue and no larger than `max_px` pixels; what touches the border is no hole."""
+    from scipy import ndimage
+
     labels, count = ndimage.label(~mask, structure=_EDGES)
     if count == 0 or max_px < 1:
         return mask
@@ -153,6 +154,8 @@ def fill_holes(mask: NDArray[np.bool_], max_px: int) -> NDArray[np.bool_]:
 
 def drop_specks(mask: NDArray[np.bool_], min_px: int) -> NDArray[np.bool_]:
     """Drop connected pieces of tissue of fewer than `min_px` pixels; corners connect."""
+    from scipy import ndimage
+
     labels, count = ndimage.label(mask, structure=_EDGES_AND_CORNERS)
     large = np.bincount(labels.ravel(), minlength=count + 1) >= min_px
     large[0] = False
@@ -232,6 +235,8 @@ def _ranked(counts: NDArray[np.int64], percent: int) -> int:
 
 
 def _fixed(overview: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], int]:
+    from scipy import ndimage
+
     blurred = ndimage.median_filter(saturation(overview), size=_CLAM_MEDIAN_PX, mode="nearest")
     box = np.ones((_CLAM_CLOSING_PX, _CLAM_CLOSING_PX), dtype=np.bool_)
     # Padded, since a closing erodes what it finds at the border of the picture.

@@ -6,6 +6,8 @@ the other side closes the socket or dies.
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
 import pickle
 import signal
@@ -24,6 +26,8 @@ Tell = Callable[[int], None]
 """Called by a job with the number of patches it has gone through."""
 
 HEARTBEAT_S = 0.5
+PREPARE = "prepare"
+"""Word on the command line of a child that should be ready for slides before it is given any."""
 
 
 class Job(Protocol):
@@ -55,10 +59,40 @@ class Failed:
     trace: str
 
 
+@dataclass(frozen=True)
+class Note:
+    """Sent when the person should know of something, such as a wait."""
+
+    text: str
+
+
+class _Line:
+    """A connection that several threads may send over."""
+
+    def __init__(self, connection: Connection[Any, Any]) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def send(self, message: object) -> None:
+        with self._lock:
+            self._connection.send(message)
+
+
+class _Notes(logging.Handler):
+    """Sends what modules log for people."""
+
+    def __init__(self, line: _Line) -> None:
+        super().__init__(logging.WARNING)
+        self._line = line
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._line.send(Note(record.getMessage()))
+
+
 class Teller:
     """Sends progress at most every `HEARTBEAT_S`."""
 
-    def __init__(self, connection: Connection[Any, Any]) -> None:
+    def __init__(self, connection: _Line) -> None:
         self._connection = connection
         self._last = time.monotonic()
 
@@ -72,6 +106,8 @@ class Teller:
 
 def serve(connection: Connection[Any, Any]) -> None:
     """Do jobs until the other side closes the connection."""
+    line = _Line(connection)
+    logging.getLogger("exaone_prep").addHandler(_Notes(line))
     while True:
         try:
             job: Job = connection.recv()
@@ -79,15 +115,15 @@ def serve(connection: Connection[Any, Any]) -> None:
             return
         answer: Done | Failed
         try:
-            answer = Done(job.run(Teller(connection)))
+            answer = Done(job.run(Teller(line)))
         except (PrepError, OSError) as error:
             answer = Failed(error, traceback.format_exc())
         except Exception:  # noqa: BLE001 (whatever it is, the other side must hear of it, with the traceback)
             answer = Failed(None, traceback.format_exc())
         try:
-            connection.send(answer)
+            line.send(answer)
         except (pickle.PicklingError, AttributeError, TypeError):
-            connection.send(Failed(None, traceback.format_exc()))
+            line.send(Failed(None, traceback.format_exc()))
 
 
 def _die_with(parent: int) -> None:
@@ -102,6 +138,9 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the parent decides
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+    if PREPARE in sys.argv[2:]:
+        importlib.import_module("exaone_prep.survey")
+        importlib.import_module("exaone_prep.cut")
     try:
         serve(Connection(int(sys.argv[1])))
     except (BrokenPipeError, ConnectionResetError):

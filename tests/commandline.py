@@ -40,14 +40,15 @@ class Ended:
         return self
 
     def sentence(self, code: int) -> str:
-        """The one sentence that a failed command ends with; beside warnings there is nothing else.
+        """The one sentence that a failed command ends with; beside warnings and waits there is nothing else.
 
         Args:
             code: The exit code it must have.
         """
         assert self.code == code, f"exit code {self.code}: {self.err or self.out}"
         assert "Traceback" not in self.err
-        lines = [line for line in self.err.splitlines() if line.strip() and not line.startswith("warning: ")]
+        beside = ("warning: ", "Compiling ")
+        lines = [line for line in self.err.splitlines() if line.strip() and not line.startswith(beside)]
         assert len(lines) == 1, self.err
         sentence = lines[0].removeprefix("exaone-prep: ")
         assert sentence != lines[0], self.err

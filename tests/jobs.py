@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from exaone_prep.errors import SlideProblemError
 from exaone_prep.worker import Tell
 
@@ -136,3 +139,35 @@ class Unpicklable:
     def run(self, tell: Tell) -> Any:
         """See `Job`."""
         return lambda: 0
+
+
+def add_one(values: NDArray[np.int64]) -> None:
+    """A loop for numba."""
+    for i in range(len(values)):
+        values[i] += 1
+
+
+@dataclass(frozen=True)
+class Compile:
+    """Answer with a number and one, added by machine code."""
+
+    number: int
+
+    def run(self, tell: Tell) -> int:
+        """See `Job`."""
+        from exaone_prep.compilation import Kernel, compiled
+
+        values = np.array([self.number])
+        compiled({"add_one": Kernel(add_one, "void(int64[::1])")}, "the loop of a test")["add_one"](values)
+        return int(values[0])
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Answer with the environment, and the threads that Arrow would use."""
+
+    def run(self, tell: Tell) -> dict[str, str]:
+        """See `Job`."""
+        import pyarrow as pa
+
+        return {**os.environ, "arrow": str(pa.cpu_count())}

@@ -15,6 +15,7 @@ from exaone_prep.commands.build import build_dataset
 from exaone_prep.dataset import Dataset, create_dataset, open_dataset
 from exaone_prep.manifest import Manifest, parse_manifest
 from exaone_prep.phantom.pyramid import Pyramid, write_pyramid
+from exaone_prep.pool import WorkerPool, nameless_log
 
 Rgb = NDArray[np.uint8]
 
@@ -84,5 +85,6 @@ def manifest_of(folder: Path, **settings: Any) -> Manifest:
 def build_small(manifest: Manifest, out: Path, *, workers: int = 1) -> Dataset:
     """Build a data set in this process (its workers are processes of their own, as always)."""
     dataset = create_dataset(out, manifest, base=out.parent)
-    build_dataset(dataset, workers=workers, scratch=None, console=Console(quiet=True))
+    with nameless_log() as log, WorkerPool(workers, log) as pool:
+        build_dataset(dataset, pool=pool, scratch=None, console=Console(quiet=True))
     return open_dataset(out)

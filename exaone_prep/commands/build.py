@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +32,14 @@ LINE_EVERY_S: Final = 30.0
 
 
 def build_command(
-    manifest: Manifest, *, base: Path, out: str, workers: int, scratch: Path | None, after: str | None
+    manifest: Manifest,
+    *,
+    base: Path,
+    out: str,
+    pool: WorkerPool,
+    scratch: Path | None,
+    scratch_limit_bytes: int | None,
+    after: str | None,
 ) -> None:
     """Build a data set and say what came of it."""
     console = Console(stderr=True)
@@ -49,7 +56,9 @@ def build_command(
         clear_heartbeats(dataset.storage)
         sweep(scratch or default_scratch(dataset))
     else:
-        summary = build_dataset(dataset, workers=workers, scratch=scratch, console=console)
+        summary = build_dataset(
+            dataset, pool=pool, scratch=scratch, scratch_limit_bytes=scratch_limit_bytes, console=console
+        )
     slides = summary["slides"]
     console.print(
         f"{summary['samples']:,} samples of {slides.get('done', 0):,} slides in {summary['shards']:,} shards; "
@@ -61,22 +70,32 @@ def build_command(
     sys.stdout.write(f"{dataset.storage.url}\ndigest {summary['digest']}\n")
 
 
-def build_dataset(dataset: Dataset, *, workers: int, scratch: Path | None, console: Console) -> dict[str, Any]:
+def build_dataset(
+    dataset: Dataset,
+    *,
+    pool: WorkerPool,
+    scratch: Path | None,
+    console: Console,
+    scratch_limit_bytes: int | None = None,
+) -> dict[str, Any]:
     """Build the groups that are missing, one after the other on this machine, and publish."""
     if dataset.manifest.stain.method == "macenko":
         device = resolved(dataset.stain_device, by=f"{dataset.storage.url} was begun with stain.device: gpu")
         dataset = replace(dataset, device=device)
     groups = missing_groups(dataset)
     progress = Progress(groups=len(dataset.groups), groups_done=len(dataset.groups) - len(groups))
-    with Scratch(scratch or default_scratch(dataset)) as space:
-        log = space.path / "workers.log"
+
+    def say(sentence: str) -> None:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+    with Scratch(scratch or default_scratch(dataset), scratch_limit_bytes) as space:
         with (
             Heartbeat(dataset.storage, progress),
             _bars(console, progress),
-            WorkerPool(workers, log) as pool,
+            closing(GroupBuilder(dataset=dataset, pool=pool, scratch=space, progress=progress, say=say)) as builder,
         ):
-            builder = GroupBuilder(dataset=dataset, pool=pool, scratch=space, progress=progress)
-            run(groups, LocalExecutor(builder, log), dataset)
+            pool.say = say
+            run(groups, LocalExecutor(builder, pool.log), dataset)
         return publish(dataset, space)
 
 
