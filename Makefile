@@ -6,7 +6,7 @@ SLIDES ?=
 WORKERS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env base-env demo test soak lint format bench pictures lock clean
+.PHONY: help env base-env demo test soak lint format bench bench-long peers pictures lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,8 +35,20 @@ format: env ## Let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: env ## Run the benchmarks (JSON on the last line of each)
-	@for name in stain chain; do $(BIN)/python benchmarks/$$name.py --json || exit 1; done
+bench: env ## Measure the chain beside its floor and other tools, normalisation and reading (15 minutes)
+	@$(BIN)/python benchmarks/chain.py --output build/benchmarks/chain.json
+	@$(BIN)/python benchmarks/stain.py
+	@$(BIN)/python benchmarks/reading.py
+
+bench-long: env ## Measure how builds scale with workers, and how true the stain is (an hour and more)
+	@for name in workers colour stain_error; do $(BIN)/python benchmarks/$$name.py --json || exit 1; done
+
+# The checksum of the lock tells whether the environment is current.
+peers: env ## Make build/peers: the other tools that benchmarks are held against (4 GB)
+	@stamp="$$(cksum <benchmarks/peers/peers.txt)"; [ "$$(cat build/peers/.made-from 2>/dev/null)" = "$$stamp" ] || { \
+	$(PYTHON) -m venv --clear build/peers && \
+	$(BIN)/uv pip sync --quiet --python build/peers/bin/python --require-hashes benchmarks/peers/peers.txt && \
+	echo "$$stamp" >build/peers/.made-from; }
 
 pictures: env ## Draw the pictures of docs/stain.md anew
 	@$(BIN)/python tools/pictures.py

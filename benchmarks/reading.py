@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg
-from chain import phantom_slide
+from inputs import LARGE_PX, repeated_phantom
 from numpy.typing import NDArray
 from report import cpu_ms, report
 
@@ -153,11 +153,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     parser.add_argument("--slide", type=Path, help="a slide of JPEG tiles instead of the generated one")
-    parser.add_argument("--side-px", type=int, default=13_312, help="of the generated slide")
+    parser.add_argument("--side-px", type=int, default=LARGE_PX, help="of the generated slide")
     parser.add_argument("--rows", type=int, default=8, help="of patches in the middle of the slide; 0 reads all")
     parser.add_argument("--runs", type=int, default=3)
     words = parser.parse_args()
-    slide = words.slide or phantom_slide(words.side_px)
+    slide = words.slide or repeated_phantom(words.side_px)
     figures, ratios = measured(slide, words.runs, words.rows or None)
     # Four times the rows are four times the patches: what a patch costs does not depend on how many there are.
     few, many = (pass_over(slide, 2, choose(slide), rows) for rows in (8, 32))

@@ -18,6 +18,9 @@ from PIL import Image
 
 DATA = Path(os.environ.get("EXAONE_PREP_TEST_DATA", str(Path(__file__).resolve().parents[2] / "shared" / "data")))
 
+Figures = dict[str, float | int | str | None]
+"""What a benchmark found, by name."""
+
 
 def machine() -> dict[str, Any]:
     """What the figures depend on: CPU model, usable cores, Python and NumPy."""
@@ -59,11 +62,25 @@ def real_patches(count: int) -> NDArray[np.uint8] | None:
     return np.stack(patches)
 
 
+def document(name: str, figures: Mapping[str, Any], ratios: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that a benchmark found, as it is printed and kept."""
+    return {"name": name, "machine": machine(), "figures": _rounded(figures), "ratios": _rounded(ratios)}
+
+
+def write(made: Mapping[str, Any], *, to: Path | None, last_line: bool) -> None:
+    """Keep a document in a file, print it as one line, both or neither."""
+    text = json.dumps(made, ensure_ascii=False) + "\n"
+    if to is not None:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_text(text, encoding="utf-8")
+    if last_line:
+        sys.stdout.write(text)
+
+
 def report(name: str, figures: Mapping[str, Any], ratios: Mapping[str, Any], *, as_json: bool) -> None:
     """Print the figures for people, or as one JSON object on one line, which is then the last line."""
     if as_json:
-        document = {"name": name, "machine": machine(), "figures": _rounded(figures), "ratios": _rounded(ratios)}
-        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        write(document(name, figures, ratios), to=None, last_line=True)
         return
     sys.stdout.write(f"{name} on {machine()['cpu']}\n")
     for title, values in (("figures", figures), ("ratios", ratios)):

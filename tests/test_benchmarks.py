@@ -150,11 +150,12 @@ def test_bars_of_the_chart_are_as_long_as_their_figures(suite: Any) -> None:
         "hs2p_ms": 0.8,
         "tiatoolbox_ms": "absent",
     }
+    ratios = {"chain_over_floor_slide_fit": 1.5, "chain_over_floor_patch_fit": 2.5}
     chart = suite("chart")
-    drawn = ET.fromstring(chart.chart(figures))
+    drawn = ET.fromstring(chart.chart(figures, ratios))
     widths = [float(bar.get("width", 0)) for bar in drawn.iter() if bar.get("class") == "tool"]
     assert np.allclose(np.array(widths) / widths[0], np.array([0.4, 0.6, 1.0, 0.8]) / 0.4, rtol=0.01)
-    assert [bar.ms for bar in chart.stage_bars(figures)] == pytest.approx([0.4, 0.6, 1.0])
+    assert [bar.ms for bar in chart.stage_bars(figures, ratios)] == pytest.approx([0.4, 0.6, 1.0])
 
 
 def _module(path: Path) -> Any:
