@@ -115,10 +115,12 @@ def in_words(size_bytes: int) -> str:
     """A number of bytes for people, with three digits."""
     value, unit = float(size_bytes), "bytes"
     for larger in ("kB", "MB", "GB", "TB"):
-        if value < 1000:
+        if value < 999.5:  # what rounds to 1000 is 1 of the next
             break
         value, unit = value / 1000, larger
-    return f"{value:.3g} {unit}" if unit != "bytes" else f"{size_bytes} bytes"
+    if unit == "bytes":
+        return f"{size_bytes} bytes"
+    return f"{value:.3g} {unit}" if value < 999.5 else f"{value:.0f} {unit}"
 
 
 def _bits_per_px(codec: Codec) -> float:

@@ -49,19 +49,20 @@ class StainStep:
             ManifestError: There is no such device here.
         """
         self._settings = manifest.stain
-        self._size_px = manifest.patch.size_px
-        self._reference = reference
-        self._fit = fit
-        self._device = device
         self._pictures = pictures
         self._identity = identity
+        self._normalizer: stain.Normalizer | None = None
         self._made = np.empty(0, dtype=np.uint8)
-        self.patches_at_once = self._patches_at_once()
-
-    def _patches_at_once(self) -> int:
-        if self._settings.plugged_in:
-            return _PLUGGED_IN
-        return 1 if self._settings.method == "none" else stain.patches_at_once(self._size_px, self._device)
+        self.patches_at_once = _PLUGGED_IN if self._settings.plugged_in else 1
+        if self._settings.method == "macenko":
+            self._normalizer = stain.Normalizer(
+                fit="patch" if self._settings.fit == "patch" else fit,
+                reference=reference,
+                on_failure=self._settings.on_failure,
+                slide_fit=fit,
+                device=device,
+            )
+            self.patches_at_once = self._normalizer.patches_at_once(manifest.patch.size_px)
 
     def finish(self, raw: Sequence[NDArray[np.uint8]]) -> list[Finished]:
         """Normalise up to `patches_at_once` patches, uint8 (size, size, 3); valid until the next call.
@@ -69,23 +70,15 @@ class StainStep:
         Raises:
             DatasetError, StainMethodDefectError: See `plug_in` and `PluggedMethod.finish`.
         """
-        if self._settings.method == "none":
-            return [(patch, "none") for patch in raw]
         if self._settings.plugged_in:
             return self._plugged_in(raw)
+        if self._normalizer is None:
+            return [(patch, "none") for patch in raw]
         # One patch is not copied, and its place is used again: it stays in the cache on its way to the encoder.
         patches = raw[0][None] if len(raw) == 1 else np.stack(raw)
         if self._made.shape != patches.shape:
             self._made = np.empty_like(patches)
-        done = stain.normalize(
-            patches,
-            fit="patch" if self._settings.fit == "patch" else self._fit,
-            reference=self._reference,
-            on_failure=self._settings.on_failure,
-            slide_fit=self._fit,
-            device=self._device,
-            out=self._made,
-        )
+        done = self._normalizer(patches, out=self._made)
         return [
             (patch, None if dropped else status)
             for patch, status, dropped in zip(done.patches, done.status, done.dropped.tolist(), strict=True)

@@ -310,3 +310,27 @@ def test_a_fit_that_is_not_ok_cannot_be_turned_into_tables_nor_called_ok() -> No
         correction(failed, stain.MACENKO_REFERENCE)
     with pytest.raises(ValueError, match="cannot be ok"):
         failed.judged(stain.Verdict())
+
+
+def test_a_normalizer_serves_batches_of_any_size_and_writes_where_it_is_told() -> None:
+    patches = np.stack([he_patch(seed) for seed in range(5)])
+    for fit in ("patch", stain.fit(patches[0])):
+        expected = stain.normalize(patches, fit=fit)
+        normalizer = stain.Normalizer(fit=fit)
+        out = np.empty_like(patches)
+        assert normalizer(patches, out=out).patches is out
+        np.testing.assert_array_equal(out, expected.patches)
+        for start, stop in ((0, 1), (1, 4), (4, 5), (2, 2)):
+            part = normalizer(patches[start:stop])
+            np.testing.assert_array_equal(part.patches, expected.patches[start:stop])
+            assert part.fits == expected.fits[start:stop]
+    with pytest.raises(ValueError, match="out must be contiguous"):
+        normalizer(patches, out=np.empty((4, 4, 4, 3), dtype=np.uint8))
+
+
+def test_a_normalizer_of_one_fit_per_patch_wants_as_many_patches() -> None:
+    patches = np.stack([he_patch(seed) for seed in range(3)])
+    normalizer = stain.Normalizer(fit=[stain.fit(patch) for patch in patches])
+    assert normalizer(patches).status == ("fitted",) * 3
+    with pytest.raises(ValueError, match="3 stain fits for 2 patches"):
+        normalizer(patches[:2])

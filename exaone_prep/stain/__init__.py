@@ -1,6 +1,6 @@
 """Stain normalisation after Macenko et al. (ISBI 2009), with the same bits on every CPU; see `docs/stain.md`."""
 
-from exaone_prep.stain.batch import NormalizedBatch, OnFailure, StainStatus, normalize, patches_at_once
+from exaone_prep.stain.batch import NormalizedBatch, Normalizer, OnFailure, StainStatus, normalize
 from exaone_prep.stain.device import Device, engine_for
 from exaone_prep.stain.engine import Engine
 from exaone_prep.stain.fitting import fit
@@ -20,6 +20,7 @@ __all__ = [
     "FitReason",
     "FitStatus",
     "NormalizedBatch",
+    "Normalizer",
     "OnFailure",
     "Reference",
     "StainFit",
@@ -31,7 +32,6 @@ __all__ = [
     "fit",
     "load_reference",
     "normalize",
-    "patches_at_once",
     "verdict_patch",
     "verdict_slide",
 ]

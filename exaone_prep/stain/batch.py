@@ -11,7 +11,6 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from exaone_prep.stain.algebra import Matrix3
 from exaone_prep.stain.device import Device, engine_for
 from exaone_prep.stain.engine import Engine
 from exaone_prep.stain.fitting import fit_loaded
@@ -90,74 +89,114 @@ def normalize(
         ManifestError: If a GPU is asked for and cannot be used.
         ValueError: If an argument has the wrong type, shape or length; never because of what the pixels show.
     """
-    if patches.dtype != np.uint8 or patches.ndim != 4 or patches.shape[-1] != 3:
-        raise ValueError(f"Patches must be uint8 (N, H, W, 3), not {patches.dtype} {patches.shape}.")
-    if on_failure not in ("keep", "reference", "drop"):
-        raise ValueError(f"on_failure must be keep, reference or drop, not {on_failure!r}.")
-    if threads < 1:
-        raise ValueError(f"At least one thread is needed, not {threads}.")
-    engine = engine or engine_for(device)
-    given = _given_fits(fit, len(patches))
-    if out is not None and (out.dtype != np.uint8 or out.shape != patches.shape or not out.flags.c_contiguous):
-        raise ValueError(f"out must be contiguous uint8 {patches.shape}, not {out.dtype} {out.shape}.")
-    result = np.empty(patches.shape, dtype=np.uint8) if out is None else out
-    n, n_pixels = len(patches), patches.shape[1] * patches.shape[2]
-    sets, made = patches.reshape(n, n_pixels, 3), result.reshape(n, n_pixels, 3)
-    size = engine.sets_at_once(n_pixels)
-
-    @lru_cache(_CORRECTIONS_KEPT)
-    def correction_of(applied: StainFit) -> Matrix3:
-        return correction(applied, reference)
-
-    def together(part: slice) -> list[_Choice]:
-        with engine.load(sets[part]) as loaded:
-            own = fit_loaded(loaded, n_pixels) if given is None else given[part]
-            fallback = slide_fit if given is None else None
-            choices = [_choose(each, fallback, reference, on_failure) for each in own]
-            wanted = [None if choice.applied is None else correction_of(choice.applied) for choice in choices]
-            loaded.apply(wanted, made[part])
-        return choices
-
-    parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
-    lanes = engine.lanes(threads)
-    if lanes > 1 and len(parts) > 1:
-        # Runs of parts, since a part can be a single patch and a task has a price.
-        run = max(1, min(_RUN // size, -(-len(parts) // lanes)))
-        runs = [parts[start : start + run] for start in range(0, len(parts), run)]
-        with ThreadPoolExecutor(lanes, thread_name_prefix="stain") as executor:
-            done = list(executor.map(lambda parts: [choice for part in parts for choice in together(part)], runs))
-        choices = [choice for run_choices in done for choice in run_choices]
-    else:
-        choices = [choice for part in parts for choice in together(part)]
-    return NormalizedBatch(
-        patches=result,
-        status=tuple(choice.status for choice in choices),
-        dropped=np.array([choice.status == "none" for choice in choices], dtype=np.bool_),
-        fits=tuple(choice.fit for choice in choices),
+    normalizer = Normalizer(
+        fit=fit,
+        reference=reference,
+        on_failure=on_failure,
+        slide_fit=slide_fit,
+        device=device,
+        threads=threads,
+        engine=engine,
     )
+    return normalizer(patches, out=out)
 
 
-def patches_at_once(size_px: int, device: Device = "auto") -> int:
-    """How many square patches are best given to `normalize` in one call: one on a CPU, hundreds on a GPU.
+class Normalizer:
+    """`normalize` prepared once for the batches to come; serves several threads at once."""
 
-    Raises:
-        ManifestError: If a GPU is asked for and cannot be used.
-    """
-    engine = engine_for(device)
-    return engine.sets_at_once(size_px * size_px) * engine.lanes(1)
+    def __init__(
+        self,
+        *,
+        fit: Literal["patch"] | StainFit | Sequence[StainFit],
+        reference: Reference = MACENKO_REFERENCE,
+        on_failure: OnFailure = "keep",
+        slide_fit: StainFit | None = None,
+        device: Device = "auto",
+        threads: int = 1,
+        engine: Engine | None = None,
+    ) -> None:
+        """Prepare; see `normalize` for the arguments.
 
-
-def _given_fits(fit: Literal["patch"] | StainFit | Sequence[StainFit], count: int) -> Sequence[StainFit] | None:
-    """One fit per patch, or None where each patch is to be fitted."""
-    if isinstance(fit, StainFit):
-        return [fit] * count
-    if isinstance(fit, str):
-        if fit != "patch":
+        Raises:
+            ManifestError: If a GPU is asked for and cannot be used.
+            ValueError: If an argument has no such value.
+        """
+        if on_failure not in ("keep", "reference", "drop"):
+            raise ValueError(f"on_failure must be keep, reference or drop, not {on_failure!r}.")
+        if isinstance(fit, str) and fit != "patch":
             raise ValueError(f"fit must be 'patch', a stain fit or one per patch, not {fit!r}.")
-        return None
-    if len(fit) != count:
-        raise ValueError(f"There are {len(fit)} stain fits for {count} patches.")
-    return fit
+        if threads < 1:
+            raise ValueError(f"At least one thread is needed, not {threads}.")
+        self._engine = engine or engine_for(device)
+        self._fit = fit
+        self._slide_fit = slide_fit if fit == "patch" else None
+        self._reference = reference
+        self._on_failure: OnFailure = on_failure
+        self._lanes = self._engine.lanes(threads)
+        self._correction = lru_cache(_CORRECTIONS_KEPT)(lambda applied: correction(applied, reference))
+
+    def patches_at_once(self, size_px: int) -> int:
+        """How many square patches are best given in one call: one on a CPU, hundreds on a GPU."""
+        return self._engine.sets_at_once(size_px * size_px) * self._engine.lanes(1)
+
+    def __call__(self, patches: NDArray[np.uint8], *, out: NDArray[np.uint8] | None = None) -> NormalizedBatch:
+        """Give patches the stain of the reference; see `normalize`.
+
+        Raises:
+            ValueError: If an argument has the wrong type, shape or length.
+        """
+        if patches.dtype != np.uint8 or patches.ndim != 4 or patches.shape[-1] != 3:
+            raise ValueError(f"Patches must be uint8 (N, H, W, 3), not {patches.dtype} {patches.shape}.")
+        if out is not None and (out.dtype != np.uint8 or out.shape != patches.shape or not out.flags.c_contiguous):
+            raise ValueError(f"out must be contiguous uint8 {patches.shape}, not {out.dtype} {out.shape}.")
+        result = np.empty(patches.shape, dtype=np.uint8) if out is None else out
+        n, n_pixels = len(patches), patches.shape[1] * patches.shape[2]
+        given = self._given_fits(n)
+        sets, made = patches.reshape(n, n_pixels, 3), result.reshape(n, n_pixels, 3)
+        size = self._engine.sets_at_once(n_pixels)
+        parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
+        if self._lanes > 1 and len(parts) > 1:
+            # Runs of parts, since a part can be a single patch and a task has a price.
+            run = max(1, min(_RUN // size, -(-len(parts) // self._lanes)))
+            runs = [parts[start : start + run] for start in range(0, len(parts), run)]
+            with ThreadPoolExecutor(self._lanes, thread_name_prefix="stain") as executor:
+                done = list(executor.map(lambda parts: self._parts(parts, sets, given, made), runs))
+            choices = [choice for run_choices in done for choice in run_choices]
+        else:
+            choices = self._parts(parts, sets, given, made)
+        return NormalizedBatch(
+            patches=result,
+            status=tuple([choice.status for choice in choices]),
+            dropped=np.array([choice.status == "none" for choice in choices], dtype=np.bool_),
+            fits=tuple([choice.fit for choice in choices]),
+        )
+
+    def _given_fits(self, count: int) -> Sequence[StainFit] | None:
+        """One fit per patch, or None where each patch is to be fitted."""
+        if isinstance(self._fit, StainFit):
+            return [self._fit] * count
+        if isinstance(self._fit, str):
+            return None
+        if len(self._fit) != count:
+            raise ValueError(f"There are {len(self._fit)} stain fits for {count} patches.")
+        return self._fit
+
+    def _parts(
+        self,
+        parts: Sequence[slice],
+        sets: NDArray[np.uint8],
+        given: Sequence[StainFit] | None,
+        made: NDArray[np.uint8],
+    ) -> list[_Choice]:
+        choices: list[_Choice] = []
+        for part in parts:
+            with self._engine.load(sets[part]) as loaded:
+                own = fit_loaded(loaded, sets.shape[1]) if given is None else given[part]
+                chosen = [_choose(each, self._slide_fit, self._reference, self._on_failure) for each in own]
+                wanted = [None if each.applied is None else self._correction(each.applied) for each in chosen]
+                loaded.apply(wanted, made[part])
+            choices += chosen
+        return choices
 
 
 def _choose(own: StainFit, slide_fit: StainFit | None, reference: Reference, on_failure: OnFailure) -> _Choice:
