@@ -20,7 +20,7 @@ base-env: ## Make .venv with the base lock; a fuller .venv is left as it is
 demo: base-env ## Build a data set from generated slides, or from SLIDES="/path/*.svs"
 	@$(BIN)/python tools/demo.py $(if $(SLIDES),--slides "$(SLIDES)") $(if $(WORKERS),--workers $(WORKERS))
 
-test: env ## Run the tests (under 10 minutes on 2 cores)
+test: env ## Run the tests (about 10 minutes on 2 cores)
 	@$(BIN)/python -m pytest -m "not soak"
 
 soak: env ## Run the long proofs: many random kills, mixing over many shards
