@@ -30,13 +30,13 @@ from exaone_prep.cut import CutJob
 from exaone_prep.dataset import create_dataset
 from exaone_prep.errors import SlideProblemError
 from exaone_prep.group import GroupBuilder, PicturesJob
+from exaone_prep.job import Job
 from exaone_prep.job_queue import JobQueue
 from exaone_prep.pool import WorkerPool
 from exaone_prep.quality import QualityMeasures
 from exaone_prep.scratch import Scratch
 from exaone_prep.shards.pack import PackJob
 from exaone_prep.survey import SurveyJob
-from exaone_prep.worker import Job
 
 _NOTHING_FOUND = QualityMeasures(white=0.0, black=0.0, pen=0.0, sharpness=1.0)
 

@@ -14,6 +14,7 @@ from exaone_prep import stain
 from exaone_prep.channel_sums import ChannelSums
 from exaone_prep.codec import encode
 from exaone_prep.errors import SlideProblemError
+from exaone_prep.job import Tell
 from exaone_prep.manifest import Manifest
 from exaone_prep.pixels import PixelSource, open_patches
 from exaone_prep.quality import QualityMeasures, measure, verdict
@@ -22,7 +23,6 @@ from exaone_prep.slides import LevelChoice, UnreadableRegionError, open_slide
 from exaone_prep.spool import Spool
 from exaone_prep.stain_step import StainStep
 from exaone_prep.survey import load_grid, method_at_work
-from exaone_prep.worker import Tell
 
 DROP_REASONS: Final = ("unreadable", "white", "black", "pen", "blurred", "stain")
 

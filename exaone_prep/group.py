@@ -20,6 +20,7 @@ from exaone_prep.cut import SlideCut
 from exaone_prep.dataset import Dataset
 from exaone_prep.environment import describe
 from exaone_prep.errors import SlideProblemError
+from exaone_prep.job import Job, Tell
 from exaone_prep.ledger import GroupRecord, IndexEntry, ShardEntry, Sums
 from exaone_prep.need import SlideNeed, guessed, in_words
 from exaone_prep.pictures import write_slides_zip
@@ -35,7 +36,6 @@ from exaone_prep.shards.sample import shard_name
 from exaone_prep.stage import Staging
 from exaone_prep.steps import reach
 from exaone_prep.survey_table import survey_parquet, survey_row
-from exaone_prep.worker import Job, Tell
 
 LOOK_FOR_ROOM_EVERY_S: Final = 1.0
 

@@ -9,7 +9,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from exaone_prep.worker import Job
+from exaone_prep.job import Job
 
 Urgency = tuple[int, ...]
 

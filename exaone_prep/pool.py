@@ -19,8 +19,9 @@ from typing import Any, Final, Self
 
 from exaone_prep.budget import one_thread_each
 from exaone_prep.errors import PrepError, SlideProblemError
+from exaone_prep.job import Job
 from exaone_prep.job_queue import JobQueue
-from exaone_prep.worker import PREPARE, Done, Failed, Job, Note, Progress
+from exaone_prep.worker import PREPARE, Done, Failed, Note, Progress
 
 NATIVE_DEATHS: Final = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
 """Deaths a slide can be blamed for. SIGKILL and the like come from outside: out of memory, a lost node, a person."""

@@ -14,6 +14,7 @@ from exaone_prep import stain
 from exaone_prep.catalog import CatalogRow
 from exaone_prep.errors import SlideProblemError
 from exaone_prep.grid import patch_grid, tissue_fractions
+from exaone_prep.job import Tell
 from exaone_prep.manifest import Manifest
 from exaone_prep.overview import Overview, read_overview
 from exaone_prep.pixels import PixelSource, choose_pixels, open_patches
@@ -21,7 +22,6 @@ from exaone_prep.slides import LevelChoice, SlideReader, choose_level, open_slid
 from exaone_prep.stain.method import MethodFit, at_work, plug_in
 from exaone_prep.stain_sample import take_sample
 from exaone_prep.tissue import tissue_mask
-from exaone_prep.worker import Tell
 
 OD_PIXELS: Final = 4096
 

@@ -15,26 +15,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Any
 
 from exaone_prep.errors import PrepError
-
-Tell = Callable[[int], None]
-"""Called by a job with the number of patches it has gone through."""
+from exaone_prep.job import Job
 
 HEARTBEAT_S = 0.5
 PREPARE = "prepare"
 """Word on the command line of a child that should be ready for slides before it is given any."""
-
-
-class Job(Protocol):
-    """Something a worker can do: picklable, and small."""
-
-    def run(self, tell: Tell) -> Any:
-        """Do it; the answer travels back, so it is small as well."""
 
 
 @dataclass(frozen=True)

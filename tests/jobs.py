@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exaone_prep.errors import SlideProblemError
-from exaone_prep.worker import Tell
+from exaone_prep.job import Tell
 
 
 @dataclass(frozen=True)

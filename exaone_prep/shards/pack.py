@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from exaone_prep.job import Tell
 from exaone_prep.manifest import Codec
 from exaone_prep.plan import plan_group
 from exaone_prep.shards.index import SCHEMA
@@ -17,7 +18,6 @@ from exaone_prep.shards.tar import TarWriter
 from exaone_prep.slides import LevelChoice
 from exaone_prep.spool import SpoolReader
 from exaone_prep.survey import load_grid
-from exaone_prep.worker import Tell
 
 
 @dataclass(frozen=True, kw_only=True)
