@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from exaone_prep import layout
 from exaone_prep.errors import DatasetError
-from exaone_prep.storage import Storage
+from exaone_prep.storage import Storage, read_all
 
 
 class _Record(BaseModel):
@@ -86,17 +86,22 @@ def read_record(storage: Storage, group: int) -> GroupRecord:
         DatasetError: It is not one of ours, or of a later format.
     """
     path = layout.ledger(group)
-    try:
-        record = GroupRecord.model_validate_json(storage.read(path))
-    except ValueError as error:
-        raise DatasetError(f"{storage.url}/{path} is not a commit record: {str(error).splitlines()[0]}.") from error
-    check_format(record.format_version, f"{storage.url}/{path}")
-    return record
+    return _parsed(storage, path, storage.read(path))
 
 
 def read_ledger(storage: Storage) -> list[GroupRecord]:
     """All commit records, by group."""
-    return [read_record(storage, group) for group in committed_groups(storage)]
+    paths = [layout.ledger(group) for group in committed_groups(storage)]
+    return [_parsed(storage, path, data) for path, data in zip(paths, read_all(storage, paths), strict=True)]
+
+
+def _parsed(storage: Storage, path: str, data: bytes) -> GroupRecord:
+    try:
+        record = GroupRecord.model_validate_json(data)
+    except ValueError as error:
+        raise DatasetError(f"{storage.url}/{path} is not a commit record: {str(error).splitlines()[0]}.") from error
+    check_format(record.format_version, f"{storage.url}/{path}")
+    return record
 
 
 def check_format(version: int, where: str) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from exaone_prep import layout
 from exaone_prep.dataset import Dataset, Earlier
 from exaone_prep.errors import DatasetError
 from exaone_prep.ledger import GroupRecord, read_ledger
+from exaone_prep.storage import read_all
 from exaone_prep.survey_table import SCHEMA as SURVEY
 from exaone_prep.survey_table import read_survey
 
@@ -30,6 +32,9 @@ _FROM_SURVEY: Final = [
 OUTCOMES_SCHEMA: Final = pa.schema(
     [*_FROM_CATALOG, *_FROM_SURVEY], metadata={"exaone_prep.format_version": str(layout.FORMAT_VERSION)}
 )
+SURVEY_COLUMNS: Final = ("slide_id", *(field.name for field in _FROM_SURVEY))
+"""What outcomes are made from."""
+
 STAIN_SCHEMA: Final = pa.schema(
     [SURVEY.field("slide_id"), SURVEY.field("cohort")]
     + [SURVEY.field(name) for name in SURVEY.names if name.startswith(("fit_", "stain_"))],
@@ -37,41 +42,50 @@ STAIN_SCHEMA: Final = pa.schema(
 )
 
 
-def survey_rows(dataset: Dataset, records: Sequence[GroupRecord]) -> dict[str, dict[str, Any]]:
-    """Survey rows of the committed groups, by slide id."""
-    return {
-        row["slide_id"]: row
-        for record in records
-        for row in read_survey(dataset.storage.read(layout.survey(record.group))).to_pylist()
+def read_surveys(dataset: Dataset, records: Sequence[GroupRecord], columns: Sequence[str]) -> pa.Table:
+    """Columns of the survey tables of the committed groups as one table, in the order of the groups.
+
+    Groups committed by an earlier version lack columns that were added since: these are null there.
+    """
+    schema = pa.schema([SURVEY.field(name) for name in columns])
+    paths = [layout.survey(record.group) for record in records]
+    tables = [read_survey(data, columns) for data in read_all(dataset.storage, paths)]
+    return pa.concat_tables([schema.empty_table(), *tables], promote_options="default").combine_chunks()
+
+
+def outcomes_table(dataset: Dataset, surveys: pa.Table) -> pa.Table:
+    """One row per slide of the catalog that has an outcome: committed ones and duplicates.
+
+    Args:
+        dataset: With its catalog.
+        surveys: At least the columns `SURVEY_COLUMNS`.
+    """
+    rows = dataset.catalog.rows
+    columns = {field.name: pa.array([getattr(row, field.name) for row in rows], field.type) for field in _FROM_CATALOG}
+    place = pc.index_in(columns["slide_id"], value_set=surveys.column("slide_id"))
+    # What is set aside before its group's turn has no row in a survey.
+    problems = [row.problem if row.duplicate_of is not None else None for row in rows]
+    aside = {
+        "outcome": pa.array(["quarantined" if problem else None for problem in problems], pa.string()),
+        "reason": pa.array([problem[0] if problem else None for problem in problems], pa.string()),
+        "sentence": pa.array([problem[1] if problem else None for problem in problems], pa.string()),
     }
+    for field in _FROM_SURVEY:
+        found = surveys.column(field.name).take(place)
+        nothing = aside[field.name] if field.name in aside else pa.scalar(None if field.nullable else 0, field.type)
+        columns[field.name] = pc.if_else(pc.is_valid(place), found, nothing)
+    whole = pa.table(columns)
+    return whole.filter(pc.is_valid(whole.column("outcome"))).cast(OUTCOMES_SCHEMA)
 
 
-def outcomes_table(dataset: Dataset, surveys: dict[str, dict[str, Any]]) -> pa.Table:
-    """One row per slide of the catalog that has an outcome: committed ones and duplicates."""
-    rows = []
-    for row in dataset.catalog.rows:
-        known = {field.name: getattr(row, field.name) for field in _FROM_CATALOG}
-        if row.slide_id in surveys:
-            found = surveys[row.slide_id]
-            rows.append(known | {field.name: found[field.name] for field in _FROM_SURVEY})
-        elif row.duplicate_of is not None:
-            assert row.problem is not None
-            nothing = {field.name: None if field.nullable else 0 for field in _FROM_SURVEY}
-            reason, sentence = row.problem
-            rows.append(known | nothing | {"outcome": "quarantined", "reason": reason, "sentence": sentence})
-    return pa.Table.from_pylist(rows, schema=OUTCOMES_SCHEMA)
-
-
-def stain_table(surveys: dict[str, dict[str, Any]]) -> pa.Table:
-    """Stain fits of all surveyed slides."""
-    # Groups committed by an earlier version lack columns that were added since.
-    rows = [{name: surveys[slide_id].get(name) for name in STAIN_SCHEMA.names} for slide_id in sorted(surveys)]
-    return pa.Table.from_pylist(rows, schema=STAIN_SCHEMA)
+def stain_table(surveys: pa.Table) -> pa.Table:
+    """Stain fits of all surveyed slides, by id."""
+    return surveys.select(STAIN_SCHEMA.names).sort_by("slide_id").cast(STAIN_SCHEMA)
 
 
 def read_outcomes(dataset: Dataset) -> pa.Table:
     """Outcomes as far as the data set is built, from ledger and survey."""
-    return outcomes_table(dataset, survey_rows(dataset, read_ledger(dataset.storage)))
+    return outcomes_table(dataset, read_surveys(dataset, read_ledger(dataset.storage), SURVEY_COLUMNS))
 
 
 def earlier(dataset: Dataset) -> Earlier:
@@ -84,7 +98,9 @@ def earlier(dataset: Dataset) -> Earlier:
         raise DatasetError(
             f"{dataset.storage.url} is not complete: which slides it leaves is known when its build has ended."
         )
-    finished = {row["slide_id"] for row in read_outcomes(dataset).to_pylist() if row["outcome"] != "quarantined"}
+    outcomes = read_outcomes(dataset)
+    built = outcomes.filter(pc.not_equal(outcomes.column("outcome"), "quarantined"))
+    finished = set(built.column("slide_id").to_pylist())
     return Earlier(
         url=dataset.storage.url,
         manifest=dataset.manifest,

@@ -16,7 +16,7 @@ from exaone_prep.card import card
 from exaone_prep.dataset import Dataset
 from exaone_prep.errors import DatasetError
 from exaone_prep.ledger import GroupRecord, Sums, index_digest, read_ledger, shards_digest
-from exaone_prep.outcomes import outcomes_table, stain_table, survey_rows
+from exaone_prep.outcomes import STAIN_SCHEMA, SURVEY_COLUMNS, outcomes_table, read_surveys, stain_table
 from exaone_prep.scratch import Scratch
 from exaone_prep.steps import reach
 from exaone_prep.storage import Storage, put_bytes
@@ -60,7 +60,8 @@ def clear_heartbeats(storage: Storage) -> None:
 
 def rebuild_tables(dataset: Dataset, records: Sequence[GroupRecord]) -> pa.Table:
     """Write `outcomes.parquet` and `stain.parquet` anew from survey and ledger; returns the outcomes."""
-    surveys = survey_rows(dataset, records)
+    columns = dict.fromkeys([*SURVEY_COLUMNS, *STAIN_SCHEMA.names])
+    surveys = read_surveys(dataset, records, list(columns))
     outcomes = outcomes_table(dataset, surveys)
     dataset.storage.replace(layout.OUTCOMES, _parquet(outcomes))
     dataset.storage.replace(layout.STAIN, _parquet(stain_table(surveys)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -15,9 +16,10 @@ from exaone_prep import layout
 from exaone_prep.codec import decode
 from exaone_prep.dataset import Dataset
 from exaone_prep.ledger import GroupRecord, read_ledger
-from exaone_prep.outcomes import survey_rows
+from exaone_prep.outcomes import read_surveys
 from exaone_prep.parquet import read_parquet
 from exaone_prep.pictures import read_slide_pictures
+from exaone_prep.shards.sample import STAIN_STATUSES
 from exaone_prep.survey import Pictures
 
 OVERVIEW_PX: Final = 420
@@ -25,6 +27,10 @@ PATCH_PX: Final = 200
 GAP_PX: Final = 12
 TITLE_PX: Final = 46
 SHOWN: Final = 4
+_FROM_SURVEY: Final = (
+    *("slide_id", "cohort", "outcome", "width_px", "level", "read_size_px", "effective_mpp", "footprint_px"),
+    *("planned", "kept", *(f"stain_{status}" for status in STAIN_STATUSES)),
+)
 _INK: Final = (28, 32, 38)
 _FAINT: Final = (96, 102, 110)
 _FRAME: Final = (0, 114, 178)
@@ -44,20 +50,20 @@ class _Entry:
 def contact_sheet(dataset: Dataset, slides: int = 6) -> Image.Image | None:
     """A picture of up to `slides` slides, one of each cohort first; None if no slide has a sample."""
     records = read_ledger(dataset.storage)
-    surveys = survey_rows(dataset, records)
-    chosen = _choose([row for row in surveys.values() if row["outcome"] == "done"], slides)
+    chosen = _choose(read_surveys(dataset, records, _FROM_SURVEY), slides)
     groups = {row.slide_id: row.group for row in dataset.catalog.rows}
     by_group = {record.group: record for record in records}
     entries = [_entry(dataset, by_group[groups[row["slide_id"]]], row) for row in chosen]
     return _draw(dataset, [entry for entry in entries if entry is not None])
 
 
-def _choose(done: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """Slides in turn over the cohorts, those with most samples first."""
-    cohorts: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted(done, key=lambda row: (-row["kept"], row["slide_id"])):
-        cohorts.setdefault(row["cohort"], []).append(row)
-    turns = [row for turn in range(count) for name in sorted(cohorts) for row in cohorts[name][turn : turn + 1]]
+def _choose(surveys: pa.Table, count: int) -> list[dict[str, Any]]:
+    """Slides that are done, in turn over the cohorts, those with most samples first."""
+    done = surveys.filter(pc.equal(surveys.column("outcome"), "done"))
+    done = done.sort_by([("cohort", "ascending"), ("kept", "descending"), ("slide_id", "ascending")])
+    cohorts = [done.filter(pc.equal(done.column("cohort"), name)) for name in done.column("cohort").unique()]
+    best = [cohort.slice(0, count).to_pylist() for cohort in cohorts]
+    turns = [row for turn in range(count) for rows in best for row in rows[turn : turn + 1]]
     return turns[:count]
 
 
@@ -132,7 +138,7 @@ def _overview(entry: _Entry) -> Image.Image:
 
 
 def _stain_words(row: dict[str, Any]) -> str:
-    counts = {name: row[f"stain_{name}"] for name in ("fitted", "fallback", "kept", "none")}
+    counts = {name: row[f"stain_{name}"] for name in STAIN_STATUSES}
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "-"
 
 

@@ -16,6 +16,8 @@ import secrets
 import shutil
 import socket
 import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -26,6 +28,8 @@ from exaone_prep.errors import PrepError, StorageConflictError
 from exaone_prep.scratch import OLD_S
 
 CHUNK_BYTES = 1 << 20
+READS_AT_ONCE = 16
+"""Of small files; they wait for the store, not for the processor."""
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP})
 
@@ -56,6 +60,9 @@ class Storage(Protocol):
     def names(self, folder: str) -> list[str]:
         """Names of the files in a folder, sorted; empty if there is no such folder."""
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of every file in a folder, by name, from one listing; empty if there is no such folder."""
+
     def put_new(self, path: str, file: Path) -> None:
         """Make the bytes of a local file appear under a new name, whole or not at all.
 
@@ -77,6 +84,12 @@ def open_storage(url: str | Path) -> Storage:
     if scheme in {"", "file"}:
         return LocalStorage(Path(text.removeprefix("file://")))
     return ObjectStorage(text)
+
+
+def read_all(storage: Storage, paths: Sequence[str]) -> Iterator[bytes]:
+    """The files in their order, several on their way at a time: object stores answer late rather than slowly."""
+    with ThreadPoolExecutor(max_workers=READS_AT_ONCE) as threads:
+        yield from threads.map(storage.read, paths)
 
 
 def put_bytes(storage: Storage, path: str, data: bytes, scratch: Path) -> None:
@@ -129,11 +142,17 @@ class LocalStorage:
         return sha256_of(self.root / path)
 
     def names(self, folder: str) -> list[str]:
-        try:
-            entries = list((self.root / folder).iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
+        return sorted(self.sizes(folder))
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        found = {}
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.root / folder) as entries:
+            for entry in entries:
+                # Heartbeats come and go while they are listed.
+                with contextlib.suppress(FileNotFoundError):
+                    if not entry.name.startswith(".") and entry.is_file():
+                        found[entry.name] = entry.stat().st_size
+        return found
 
     def put_new(self, path: str, file: Path) -> None:
         final = self.root / path
@@ -233,12 +252,15 @@ class ObjectStorage:
         return digest.hexdigest()
 
     def names(self, folder: str) -> list[str]:
+        return sorted(self.sizes(folder))
+
+    def sizes(self, folder: str) -> dict[str, int]:
         try:
             self._fs.invalidate_cache()
             entries: list[dict[str, Any]] = self._fs.ls(self._at(folder), detail=True)
         except FileNotFoundError:
-            return []
-        return sorted(str(entry["name"]).rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file")
+            return {}
+        return {str(one["name"]).rsplit("/", 1)[-1]: int(one["size"]) for one in entries if one["type"] == "file"}
 
     def put_new(self, path: str, file: Path) -> None:
         try:

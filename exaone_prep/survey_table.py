@@ -137,9 +137,9 @@ def survey_parquet(rows: Sequence[dict[str, Any]]) -> bytes:
     return sink.getvalue()
 
 
-def read_survey(data: bytes) -> pa.Table:
-    """The table from Parquet."""
-    return read_parquet(data)
+def read_survey(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table, or those of some columns that it has, from Parquet."""
+    return read_parquet(data, columns)
 
 
 def _outcome(

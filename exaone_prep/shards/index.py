@@ -65,7 +65,7 @@ def values_sha256(shards: Sequence[pa.Table]) -> str:
                 digest.update(text)
         else:
             values: np.ndarray[tuple[int], np.dtype[np.generic]] = column.to_numpy()
-            digest.update(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")))
+            digest.update(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).data)
     return digest.hexdigest()
 
 
