@@ -62,7 +62,7 @@ class PicturesJob:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Packed:
+class Packed:
     """What is to be committed: shards, their indexes, the pictures."""
 
     shards: list[tuple[ShardRecord, Path]]
@@ -240,7 +240,7 @@ class GroupBuilder:
             had = self.scratch.free_bytes() + used_bytes(folder)
             raise ScratchFullError(0 if shared else _wanted_bytes(had, room)) from error
 
-    def _pack(self, group: int, slides: Sequence[GroupSlide], folder: Path) -> _Packed:
+    def _pack(self, group: int, slides: Sequence[GroupSlide], folder: Path) -> Packed:
         # Every surveyed slide takes part in the plan: what a slide loses while it is cut moves no other sample.
         packed = tuple(_packed(slide) for slide in slides if slide.survey is not None and slide.survey.planned > 0)
         settings = self.dataset.manifest
@@ -279,13 +279,13 @@ class GroupBuilder:
                 shards.append((records[number], job.tar))
                 with pa.memory_map(str(job.index)) as source:
                     tables.append(pa.ipc.open_file(source, options=_NO_THREADS).read_all())
-        return _Packed(shards=shards, tables=tables, pictures=pictures.file)
+        return Packed(shards=shards, tables=tables, pictures=pictures.file)
 
     def _commit(
         self,
         group: int,
         slides: Sequence[GroupSlide],
-        packed: _Packed,
+        packed: Packed,
         folder: Path,
         started: float,
     ) -> GroupRecord:
