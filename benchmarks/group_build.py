@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -76,7 +76,9 @@ class InlinePool(WorkerPool):
         super().__init__(1, Path(os.devnull))
         self.spent_ms: defaultdict[type[Job], float] = defaultdict(float)
 
-    def run(self, queue: JobQueue, tell: Callable[[int, int], None] | None = None) -> Iterator[tuple[int, Any]]:
+    def run(
+        self, queue: JobQueue, tell: Callable[[int, int], None] | None = None
+    ) -> Generator[tuple[int, Any], None, None]:
         """Run jobs one after the other; see `WorkerPool.run`."""
         while True:
             taken = queue.take()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from peer_python import answers
 from surveyed import Surveyed
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS_PYTHON = ROOT / "build" / "peers" / "bin" / "python"
 TOOLS = {"hs2p": 512, "openslide": 96, "tiatoolbox": 96}
 """The tools, with the number of patches that they are measured on at least."""
-
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VIPS_CONCURRENCY"), "1")
-
 
 _ABSENT = 3
 
@@ -76,16 +71,7 @@ def peer_cost(tool: str, slide: Surveyed, positions: NDArray[np.int64], runs: in
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "job.json"
         file.write_text(json.dumps(job_of(slide, positions)))
-        for candidate in (python, Path(sys.executable)):
-            if not candidate.exists():
-                continue
-            done = subprocess.run(
-                [str(candidate), str(ROOT / "benchmarks/peers/slides.py"), tool, str(file), "--runs", str(runs)],
-                capture_output=True,
-                text=True,
-                check=False,
-                env={**os.environ, **_ONE_THREAD},
-            )
+        for done in answers("slides.py", tool, str(file), "--runs", str(runs), python=python):
             if done.returncode == _ABSENT:
                 continue
             if done.returncode:

@@ -18,7 +18,7 @@ from exaone_prep.quality import measure, verdict
 from exaone_prep.slides import open_slide
 from exaone_prep.stain_step import StainStep
 
-STEPS = ("read", "measure", "normalise", "sums", "encode")
+STEPS = ("read", "measure", "normalise", "encode")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +65,8 @@ def steps(slide: Surveyed, positions: NDArray[np.int64], *, fit: str = "slide", 
                 times.append(clock())
                 verdict(measure(patch), manifest.quality)
                 times.append(clock())
-                ((made, _),) = step.finish([patch])
-                times.append(clock())
-                sums.add(made)
+                ((made, _, counted),) = step.finish([patch])
+                sums.add(made.shape[0] * made.shape[1], counted)
                 times.append(clock())
                 encode(made, manifest.codec)
                 times.append(clock())

@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from peer_python import answers
 from report import cpu_ms, real_patches, report
 from stain_gpu import gpu_figures
 
@@ -49,11 +48,11 @@ def engine_figures(engine: OneByOne, patches: Patches, runs: int) -> dict[str, f
     fits = [fit for fit in (stain.fit(patch, engine=engine) for patch in patches) if fit.status == "ok"]
     corrections = [correction(fit, stain.MACENKO_REFERENCE) for fit in fits]
     table = engine.pixel_engine.tables(corrections[:1])[0]
-    out = np.empty_like(patches)
+    out, sums = np.empty_like(patches), np.empty(6, dtype=np.int64)
 
     def apply() -> None:
         for patch, target in zip(patches, out, strict=True):
-            engine.pixel_engine.apply(patch.reshape(-1, 3), table, target.reshape(-1, 3))
+            engine.pixel_engine.apply(patch.reshape(-1, 3), table, target.reshape(-1, 3), sums)
 
     steps: dict[str, Callable[[], object]] = {
         "fit": lambda: [stain.fit(patch, engine=engine) for patch in patches],
@@ -93,22 +92,12 @@ def look_up_figures(patches: Patches, runs: int) -> dict[str, float]:
 def peer_figures(patches: Patches, runs: int, peers_python: Path) -> dict[str, float | str]:
     """What `peers/measure.py` says of each peer; `absent` where no Python at hand has it."""
     figures: dict[str, float | str] = {}
-    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "patches.npy"
         np.save(file, patches)
         for peer in PEERS:
             figures[f"{peer}_fit_apply_ms"] = "absent"
-            for python in (peers_python, Path(sys.executable)):
-                if not python.exists():
-                    continue
-                done = subprocess.run(
-                    [str(python), str(ROOT / "benchmarks/peers/measure.py"), peer, str(file), "--runs", str(runs)],
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                    env={**os.environ, **one_thread},
-                )
+            for done in answers("measure.py", peer, str(file), "--runs", str(runs), python=peers_python):
                 if done.returncode == 0:
                     measured = json.loads(done.stdout.splitlines()[-1])
                     figures |= {f"{peer}_{name}": value for name, value in measured.items()}

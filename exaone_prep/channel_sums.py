@@ -10,27 +10,42 @@ from numpy.typing import NDArray
 from exaone_prep.compiled_patch import patch_kernels_compiled
 
 
+def count_channels(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Sums of red, green, blue, then of their squares, over uint8 (…, 3) pixels; int64 (6,)."""
+    found = np.zeros(6, dtype=np.int64)
+    width = pixels.shape[-2] if pixels.ndim > 2 else 1
+    rows = np.ascontiguousarray(pixels).reshape(-1, 3 * width)
+    patch_kernels_compiled().add_channels(rows, found)
+    return found
+
+
 @dataclass
 class ChannelSums:
-    """Integer sums over the pixels of kept patches, per channel; exact in any order."""
+    """Integer sums over the pixels of kept patches, per channel; exact in any order.
+
+    Attributes:
+        pixels: How many.
+        totals: int64 (6,), as `count_channels` gives them: enough for 2³⁰ patches.
+    """
 
     pixels: int = 0
-    sums: list[int] = field(default_factory=lambda: [0, 0, 0])
-    squares: list[int] = field(default_factory=lambda: [0, 0, 0])
+    totals: NDArray[np.int64] = field(default_factory=lambda: np.zeros(6, dtype=np.int64))
 
-    def add(self, patch: NDArray[np.uint8]) -> None:
-        """Count an H×W×3 patch in."""
-        height_px, width_px, _ = patch.shape
-        found = np.zeros(6, dtype=np.int64)
-        patch_kernels_compiled().add_channels(np.ascontiguousarray(patch).reshape(height_px, 3 * width_px), found)
-        self.pixels += height_px * width_px
-        for channel, total in enumerate(found.tolist()):
-            totals = self.sums if channel < 3 else self.squares
-            totals[channel % 3] += total
+    @property
+    def sums(self) -> list[int]:
+        """Of red, green, blue."""
+        return [int(total) for total in self.totals[:3]]
+
+    @property
+    def squares(self) -> list[int]:
+        """Of red², green², blue²."""
+        return [int(total) for total in self.totals[3:]]
+
+    def add(self, pixels: int, counted: NDArray[np.int64]) -> None:
+        """Count a patch in, by what `count_channels` gives of it."""
+        self.pixels += pixels
+        self.totals += counted
 
     def merge(self, other: ChannelSums) -> None:
         """Add what another slide counted."""
-        self.pixels += other.pixels
-        for channel in range(3):
-            self.sums[channel] += other.sums[channel]
-            self.squares[channel] += other.squares[channel]
+        self.add(other.pixels, other.totals)

@@ -85,7 +85,9 @@ class CutJob:
         """
         method_at_work(self.pictures).unlink(missing_ok=True)
         self.spool.unlink(missing_ok=True)  # of a process that died at this slide
-        positions, _ = load_grid(self.pictures)
+        positions, fractions = load_grid(self.pictures)
+        level0 = np.rint(positions * self.choice.downsample).astype(np.int64)
+        fractions = np.array([round(fraction, 4) for fraction in fractions.tolist()], dtype=np.float64)
         allowed = self.manifest.quality.max_unreadable * len(positions)
         dropped: Counter[str] = Counter(dict.fromkeys(DROP_REASONS, 0))
         statuses: Counter[str] = Counter(dict.fromkeys(STAIN_STATUSES, 0))
@@ -102,7 +104,7 @@ class CutJob:
         try:
             with (
                 open_patches(reader, self.path, self.choice, self.manifest.patch.size_px, self.pixels) as patches,
-                Spool.create(self.spool) as spool,
+                Spool(self.spool, level0, fractions) as spool,
             ):
                 patches.expect(positions)
                 batch: list[tuple[int, NDArray[np.uint8], QualityMeasures]] = []
@@ -150,20 +152,13 @@ class CutJob:
         sums: ChannelSums,
     ) -> None:
         finished = step.finish([patch for _, patch, _ in batch])
-        for (number, _, measures), (patch, status) in zip(batch, finished, strict=True):
+        for (number, _, measures), (patch, status, counted) in zip(batch, finished, strict=True):
             if status is None:
                 dropped["stain"] += 1
                 continue
             statuses[status] += 1
-            sums.add(patch)
+            sums.add(patch.shape[0] * patch.shape[1], counted)
             spool.add(
                 encode(patch, self.manifest.codec),
-                (
-                    number,
-                    measures.white,
-                    measures.black,
-                    measures.pen,
-                    measures.sharpness,
-                    STAIN_STATUSES.index(status),
-                ),
+                (number, *measures, STAIN_STATUSES.index(status)),
             )

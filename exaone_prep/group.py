@@ -24,7 +24,7 @@ from exaone_prep.job import Job, Tell
 from exaone_prep.ledger import GroupRecord, IndexEntry, ShardEntry, Sums
 from exaone_prep.need import SlideNeed, guessed, in_words
 from exaone_prep.pictures import write_slides_zip
-from exaone_prep.plan import plan_group
+from exaone_prep.plan import plan_group, save_plan
 from exaone_prep.pool import WorkerLostError, WorkerPool
 from exaone_prep.progress import Progress
 from exaone_prep.reading import GroupSlide, Reading
@@ -249,15 +249,16 @@ class GroupBuilder:
             samples_per_shard=settings.shards.samples_per_shard,
             seed=settings.seed,
         )
+        plan = folder / "plan.npy"
+        save_plan(planned, plan)
         self.progress.start_stage("pack", len(planned.sample))
         packing = [
             PackJob(
                 slides=packed,
-                number=number,
+                plan=plan,
+                places=(int(planned.bounds[number]), int(planned.bounds[number + 1])),
                 name=shard_name(group, number),
                 codec=settings.codec,
-                samples_per_shard=settings.shards.samples_per_shard,
-                seed=settings.seed,
                 tar=folder / shard_name(group, number),
                 index=folder / f"index-{number:03d}.arrow",
             )
@@ -363,7 +364,6 @@ def _packed(slide: GroupSlide) -> PackedSlide:
         patient_id=slide.row.patient_id,
         planned=survey.planned,
         choice=survey.choice,
-        pictures=slide.pictures,
         spool=slide.spool if slide.problem is None and slide.cut is not None else None,
     )
 

@@ -1,10 +1,11 @@
-"""The plan of a group: which planned sample goes into which shard, and in which order. Pure."""
+"""The plan of a group: which planned sample goes into which shard, and in which order."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,17 @@ class GroupPlan:
     def shards(self) -> int:
         """Number of shards."""
         return len(self.bounds) - 1
+
+
+def save_plan(plan: GroupPlan, file: Path) -> None:
+    """Leave a plan for the jobs that pack it: made once, not once per shard."""
+    np.save(file, np.stack([plan.slide, plan.sample], axis=1))
+
+
+def load_places(file: Path, first: int, end: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Slides and samples at some places of a plan that was saved; int32 (end − first,) each."""
+    places: NDArray[np.int32] = np.load(file, mmap_mode="r")[first:end]
+    return np.ascontiguousarray(places[:, 0]), np.ascontiguousarray(places[:, 1])
 
 
 def plan_group(slides: Sequence[tuple[str, int]], *, samples_per_shard: int, seed: int) -> GroupPlan:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -165,7 +165,9 @@ class WorkerPool:
                 queue.put(number, job)
             yield from self.run(queue, tell)
 
-    def run(self, queue: JobQueue, tell: Callable[[int, int], None] | None = None) -> Iterator[tuple[int, Any]]:
+    def run(
+        self, queue: JobQueue, tell: Callable[[int, int], None] | None = None
+    ) -> Generator[tuple[int, Any], None, None]:
         """Run jobs as they come, to the end of the queue; yield (number, answer) as they end.
 
         A job's answer may be a `SlideProblemError`. Who takes an answer may add further jobs to the queue then.

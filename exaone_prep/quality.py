@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +50,7 @@ LIMITS: Final = np.array(
 """What `patch_kernels.count_quality` judges by; black ink counts as darkness there."""
 
 
-@dataclass(frozen=True)
-class QualityMeasures:
+class QualityMeasures(NamedTuple):
     """What is measured on a patch.
 
     Attributes:

@@ -101,7 +101,7 @@ class Reading:
             self.staging.deliver(arrived, queue.fail)
             if not some:
                 self._all_surveyed(queue)
-            with closing(self.pool.run(queue, self._tell)) as answers:  # type: ignore[type-var]
+            with closing(self.pool.run(queue, self._tell)) as answers:
                 for number, answer in answers:
                     slide = self.slides[number]
                     if slide.surveyed:

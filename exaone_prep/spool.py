@@ -20,30 +20,39 @@ SPOOL_COLUMNS: Final = np.dtype(
         ("status", "<i1"),
         ("offset", "<i8"),
         ("size", "<i4"),
+        ("x", "<i8"),
+        ("y", "<i8"),
+        ("fraction", "<f8"),
     ]
 )
-"""One record per kept sample; `sample` counts the planned patches of the slide."""
+"""One record per kept sample; `sample` counts the planned patches of the slide, `x` and `y` are level-0 pixels."""
+
+_MEASURED: Final = SPOOL_COLUMNS.names[:8] if SPOOL_COLUMNS.names else ()
 
 
 class Spool:
     """Bytes one after the other, and beside them (`.npy`) a table of what they are."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, level0: NDArray[np.int64], fractions: NDArray[np.float64]) -> None:
+        """Begin a new, empty spool.
+
+        Args:
+            path: The file, which must not exist.
+            level0: int64 (N, 2), x and y of the planned patches in level-0 pixels.
+            fractions: float64 (N,), the share of tissue in each.
+        """
         self._path = path
+        self._level0, self._fractions = level0, fractions
         self._stream = path.open("xb", buffering=1 << 20)
         self._records: list[tuple[float, ...]] = []
         self._offset = 0
 
-    @classmethod
-    def create(cls, path: Path) -> Self:
-        """A new, empty spool."""
-        return cls(path)
-
     def add(self, data: bytes, values: tuple[float, ...]) -> None:
-        """Append an encoded patch with the values of its record, offset and size excepted."""
+        """Append an encoded patch with its number in the plan, quality measures, and stain status."""
+        size = len(data)
         self._stream.write(data)
-        self._records.append((*values, self._offset, len(data)))
-        self._offset += len(data)
+        self._records.append((*values, self._offset, size))
+        self._offset += size
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +62,16 @@ class Spool:
     ) -> None:
         self._stream.close()
         if kind is None:
-            np.save(_table_of(self._path), np.array(self._records, dtype=SPOOL_COLUMNS))
+            np.save(_table_of(self._path), self._table())
+
+    def _table(self) -> NDArray[np.void]:
+        table = np.empty(len(self._records), dtype=SPOOL_COLUMNS)
+        for name, column in zip(_MEASURED, zip(*self._records, strict=True), strict=False):
+            table[name] = column
+        numbers = table["sample"]
+        table["x"], table["y"] = self._level0[numbers, 0], self._level0[numbers, 1]
+        table["fraction"] = self._fractions[numbers]
+        return table
 
 
 class SpoolReader:
@@ -65,14 +83,13 @@ class SpoolReader:
         self._row = np.full(planned, -1, dtype=np.int64)
         self._row[self.records["sample"]] = np.arange(len(self.records))
 
-    def find(self, sample: int) -> np.void | None:
-        """The record of a planned sample, None if it was dropped."""
-        row = self._row[sample]
-        return None if row < 0 else self.records[row]
+    def rows(self, samples: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Where in `records` planned samples are, −1 for those that were dropped."""
+        return self._row[samples]
 
-    def read(self, record: np.void) -> bytes:
-        """The encoded patch."""
-        return os.pread(self._file, int(record["size"]), int(record["offset"]))
+    def read(self, offset: int, size: int) -> bytes:
+        """An encoded patch, by what its record says."""
+        return os.pread(self._file, size, offset)
 
     def close(self) -> None:
         """Give the file back."""

@@ -5,20 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exaone_prep import stain
+from exaone_prep.channel_sums import count_channels
 from exaone_prep.manifest import Manifest
 from exaone_prep.shards.sample import StainStatus
 from exaone_prep.stain.method import MethodFit, at_work, plug_in
 from exaone_prep.survey import load_method_fit, method_at_work
 
-Finished = tuple[NDArray[np.uint8], StainStatus | None]
-"""A patch with its status, None where it is to be dropped."""
 
-_PLUGGED_IN: int = 16
+class Finished(NamedTuple):
+    """A patch as it is kept.
+
+    Attributes:
+        patch: uint8 (size, size, 3).
+        status: None where it is to be dropped.
+        sums: int64 (6,), by `count_channels`.
+    """
+
+    patch: NDArray[np.uint8]
+    status: StainStatus | None
+    sums: NDArray[np.int64]
+
+
+_PLUGGED_IN: Final = 16
 """Patches given to a method of another package at once: enough to pay for a call."""
 
 
@@ -73,15 +87,16 @@ class StainStep:
         if self._settings.plugged_in:
             return self._plugged_in(raw)
         if self._normalizer is None:
-            return [(patch, "none") for patch in raw]
+            return [Finished(patch, "none", count_channels(patch)) for patch in raw]
         # One patch is not copied, and its place is used again: it stays in the cache on its way to the encoder.
         patches = raw[0][None] if len(raw) == 1 else np.stack(raw)
         if self._made.shape != patches.shape:
             self._made = np.empty_like(patches)
         done = self._normalizer(patches, out=self._made)
+        # With Macenko's method no patch but a dropped one has the status `none`.
         return [
-            (patch, None if dropped else status)
-            for patch, status, dropped in zip(done.patches, done.status, done.dropped.tolist(), strict=True)
+            Finished(patch, None if status == "none" else status, sums)
+            for patch, status, sums in zip(done.patches, done.status, done.sums, strict=True)
         ]
 
     def _plugged_in(self, raw: Sequence[NDArray[np.uint8]]) -> list[Finished]:
@@ -93,7 +108,7 @@ class StainStep:
                 per_patch=self._settings.fit == "patch",
                 drop=self._settings.on_failure == "drop",
             )
-            return list(done)
+            return [Finished(patch, status, count_channels(patch)) for patch, status in done]
 
     @cached_property
     def _method_fit(self) -> MethodFit:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from random import Random
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exaone_prep.plan import GroupPlan, plan_group
+from exaone_prep.plan import GroupPlan, load_places, plan_group, save_plan
 
 Slides = list[tuple[str, int]]
 
@@ -30,6 +32,20 @@ def test_every_planned_sample_has_exactly_one_place(slides: Slides, samples_per_
     assert sorted(order(slides, plan)) == sorted((name, i) for name, count in slides for i in range(count))
     assert plan.slide.dtype == np.int32
     assert plan.sample.dtype == np.int32
+
+
+@settings(deadline=None)
+@given(groups, shard_sizes, seeds)
+def test_a_saved_plan_gives_each_shard_its_places(
+    tmp_path_factory: pytest.TempPathFactory, slides: Slides, samples_per_shard: int, seed: int
+) -> None:
+    plan = plan_group(slides, samples_per_shard=samples_per_shard, seed=seed)
+    file = tmp_path_factory.mktemp("plan") / "plan.npy"
+    save_plan(plan, file)
+    for first, end in pairwise(plan.bounds.tolist()):
+        slide, sample = load_places(file, first, end)
+        np.testing.assert_array_equal(slide, plan.slide[first:end])
+        np.testing.assert_array_equal(sample, plan.sample[first:end])
 
 
 @given(groups, shard_sizes, seeds)

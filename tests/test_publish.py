@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from exaone_prep.channel_sums import ChannelSums
+from exaone_prep.channel_sums import ChannelSums, count_channels
 from exaone_prep.dataset import Dataset, open_dataset
 from exaone_prep.errors import DatasetError
 from exaone_prep.ledger import Sums, index_digest, read_ledger, shards_digest
@@ -99,7 +99,7 @@ def test_channel_sums_do_not_depend_on_how_patches_are_shared_out() -> None:
     patches = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     parts = [ChannelSums() for _ in range(3)]
     for number, patch in enumerate(patches):
-        parts[number % 3].add(patch)
+        parts[number % 3].add(32 * 32, count_channels(patch))
     sums = [
         Sums(pixels=part.pixels, sums=tuple(part.sums), squares=tuple(part.squares))  # type: ignore[arg-type]
         for part in parts
@@ -115,7 +115,7 @@ def test_the_deviation_of_one_colour_is_zero() -> None:
     """Differences of large sums: in floats this would be some small number, or the root of a negative one."""
     sums = ChannelSums()
     for _ in range(50):
-        sums.add(np.full((256, 256, 3), 201, dtype=np.uint8))
+        sums.add(256 * 256, count_channels(np.full((256, 256, 3), 201, dtype=np.uint8)))
     total = Sums(pixels=sums.pixels, sums=tuple(sums.sums), squares=tuple(sums.squares))  # type: ignore[arg-type]
     assert channel_statistics([total]) == ([201 / 255] * 3, [0.0] * 3)
 

@@ -117,7 +117,7 @@ def test_a_grey_level_is_the_truncated_product_of_three_entries_in_every_shape_o
     patch = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     table = tables([correction(stain.fit(he_patch()), stain.MACENKO_REFERENCE)])[0]
     out = np.empty_like(patch)
-    NumpyEngine().apply(patch.reshape(-1, 3), table, out.reshape(-1, 3))
+    NumpyEngine().apply(patch.reshape(-1, 3), table, out.reshape(-1, 3), np.empty(6, dtype=np.int64))
     entries = [table[j][patch[..., j].astype(int)] for j in range(3)]
     expected = np.minimum(entries[0] * entries[1] * entries[2], np.float32(255))[..., :3]
     np.testing.assert_array_equal(out, np.trunc(expected).astype(np.uint8))

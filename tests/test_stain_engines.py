@@ -57,8 +57,11 @@ def assert_same(engine: stain.Engine, patch: Pixels, other: stain.Engine = NUMPY
     sets = patch.reshape(1, -1, 3)
     made, expected = np.empty_like(sets), np.empty_like(sets)
     for each, out in ((engine, made), (other, expected)):
+        sums = np.full((1, 6), -1, dtype=np.int64)
         with each.load(sets) as loaded:
-            loaded.apply(wanted, out)
+            loaded.apply(wanted, out, sums)
+        levels = out[0].astype(np.int64)
+        np.testing.assert_array_equal(sums[0], [*levels.sum(axis=0), *(levels**2).sum(axis=0)])
     np.testing.assert_array_equal(made, expected)
 
 

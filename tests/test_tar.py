@@ -63,6 +63,17 @@ def test_offsets_point_at_the_data_and_size_and_checksum_are_those_of_the_bytes(
     assert sha256 == hashlib.sha256(data).hexdigest()
 
 
+@given(members)
+def test_members_added_together_lie_as_if_added_one_by_one(some: Members) -> None:
+    sink = io.BytesIO()
+    writer = TarWriter(sink)
+    half = len(some) // 2
+    offsets = writer.add_all(some[:half]) + writer.add_all(some[half:])
+    sha256 = writer.close()
+    data, expected, _, checksum = archive_of(some)
+    assert (sink.getvalue(), offsets, sha256) == (data, expected, checksum)
+
+
 @given(names, st.one_of(st.integers(0, 10**6), st.sampled_from([2**20, 2**32, 8**11 - 1])))
 def test_a_header_is_what_tarfile_writes(name: str, size_bytes: int) -> None:
     info = tarfile.TarInfo(name)

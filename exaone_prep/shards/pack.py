@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from exaone_prep.job import Tell
 from exaone_prep.manifest import Codec
-from exaone_prep.plan import plan_group
+from exaone_prep.plan import load_places
 from exaone_prep.shards.index import SCHEMA
-from exaone_prep.shards.sample import EXTENSIONS, STAIN_STATUSES, sample_json, sample_key
+from exaone_prep.shards.sample import EXTENSIONS, STAIN_STATUSES, SampleText, sample_key
 from exaone_prep.shards.tar import TarWriter
 from exaone_prep.slides import LevelChoice
-from exaone_prep.spool import SpoolReader
-from exaone_prep.survey import load_grid
+from exaone_prep.spool import SPOOL_COLUMNS, SpoolReader
+
+_STATUSES: Final = pa.array(STAIN_STATUSES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,6 @@ class PackedSlide:
     patient_id: str
     planned: int
     choice: LevelChoice
-    pictures: Path
     spool: Path | None
 
 
@@ -45,106 +48,122 @@ class ShardRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PackJob:
-    """Pack shard `number` of a group to the file `tar`, and its part of the index to `index` (Arrow IPC)."""
+    """Pack the planned samples at `places` of a group's plan.
+
+    Attributes:
+        slides: Of the group, in the plan's order.
+        plan: File of the plan.
+        places: First place and the one after the last.
+        name: Of the shard.
+        codec: Of the images.
+        tar: File to write.
+        index: File for the shard's part of the index (Arrow IPC).
+    """
 
     slides: tuple[PackedSlide, ...]
-    number: int
+    plan: Path
+    places: tuple[int, int]
     name: str
     codec: Codec
-    samples_per_shard: int
-    seed: int
     tar: Path
     index: Path
 
     def run(self, tell: Tell) -> ShardRecord:
-        """Do it; the plan is made anew from the counts, which is quicker than sending it."""
-        plan = plan_group(
-            [(slide.slide_id, slide.planned) for slide in self.slides],
-            samples_per_shard=self.samples_per_shard,
-            seed=self.seed,
-        )
-        places = slice(int(plan.bounds[self.number]), int(plan.bounds[self.number + 1]))
-        sources = {number: _Source(self.slides[number]) for number in sorted(set(plan.slide[places].tolist()))}
-        columns: dict[str, list[Any]] = {field.name: [] for field in SCHEMA}
-        try:
+        """Do it."""
+        with ExitStack() as stack:
+            spools: dict[int, SpoolReader] = {}
+            slide, records = self._planned(stack, spools)
             with self.tar.open("xb", buffering=1 << 20) as stream:
                 writer = TarWriter(stream)
-                for slide, sample in zip(plan.slide[places].tolist(), plan.sample[places].tolist(), strict=True):
-                    self._add(writer, sources[slide], sample, columns)
+                places = self._write(writer, slide, records, spools)
                 sha256 = writer.close()
-        finally:
-            for source in sources.values():
-                source.close()
-        table = pa.table(columns, schema=SCHEMA)
+        table = self._table(slide, records, places)
         with pa.ipc.new_file(self.index, SCHEMA) as sink:
             sink.write_table(table)
         tell(table.num_rows)
         return ShardRecord(name=self.name, samples=table.num_rows, bytes=writer.size_bytes, sha256=sha256)
 
-    def _add(self, writer: TarWriter, source: _Source, sample: int, columns: dict[str, list[Any]]) -> None:
-        record = source.spool.find(sample) if source.spool is not None else None
-        if record is None:
-            return
-        assert source.spool is not None
-        slide, choice = source.slide, source.slide.choice
-        x, y = source.level0(sample)
-        fraction = round(float(source.fractions[sample]), 4)
-        status = STAIN_STATUSES[record["status"]]
-        key = sample_key(slide.slide_id, x, y)
-        image = source.spool.read(record)
-        text = sample_json(
-            slide_id=slide.slide_id,
-            cohort=slide.cohort,
-            x_px=x,
-            y_px=y,
-            level=choice.level,
-            mpp=choice.effective_mpp,
-            tissue_fraction=fraction,
-            stain_status=status,
-        )
-        image_offset = writer.add(f"{key}.{EXTENSIONS[self.codec.format]}", image)
-        json_offset = writer.add(f"{key}.json", text)
-        row = {
-            "slide_id": slide.slide_id,
-            "cohort": slide.cohort,
-            "patient_id": slide.patient_id,
-            "x": x,
-            "y": y,
-            "level": choice.level,
-            "read_size_px": choice.read_size_px,
-            "footprint_px": choice.footprint_px,
-            "mpp": choice.effective_mpp,
-            "tissue_fraction": fraction,
-            "white_fraction": record["white"],
-            "black_fraction": record["black"],
-            "pen_fraction": record["pen"],
-            "sharpness": record["sharpness"],
-            "stain_status": status,
-            "shard": self.name,
-            "image_offset": image_offset,
-            "image_size": len(image),
-            "json_offset": json_offset,
-            "json_size": len(text),
+    def _planned(self, stack: ExitStack, spools: dict[int, SpoolReader]) -> tuple[NDArray[np.int32], NDArray[np.void]]:
+        """Slide and record of each sample that was kept, in the planned order; opens the spools."""
+        slide, sample = load_places(self.plan, *self.places)
+        records = np.zeros(len(slide), dtype=SPOOL_COLUMNS)
+        kept = np.zeros(len(slide), dtype=np.bool_)
+        for number in np.unique(slide).tolist():
+            packed = self.slides[number]
+            if packed.spool is None:
+                continue
+            spool = spools[number] = SpoolReader(packed.spool, packed.planned)
+            stack.callback(spool.close)
+            places = np.flatnonzero(slide == number)
+            rows = spool.rows(sample[places])
+            places, rows = places[rows >= 0], rows[rows >= 0]
+            records[places] = spool.records[rows]
+            kept[places] = True
+        return slide[kept], records[kept]
+
+    def _write(
+        self, writer: TarWriter, slide: NDArray[np.int32], records: NDArray[np.void], spools: Mapping[int, SpoolReader]
+    ) -> NDArray[np.int64]:
+        """Write the samples; offset and size of image and JSON of each, int64 (N, 4)."""
+        extension = EXTENSIONS[self.codec.format]
+        texts = {
+            number: SampleText(
+                slide_id=self.slides[number].slide_id,
+                cohort=self.slides[number].cohort,
+                level=self.slides[number].choice.level,
+                mpp=self.slides[number].choice.effective_mpp,
+            )
+            for number in spools
         }
-        for name, value in row.items():
-            columns[name].append(value)
+        places = []
+        for number, (offset, size, x, y, fraction, status) in zip(slide.tolist(), _facts(records), strict=True):
+            image = spools[number].read(offset, size)
+            text = texts[number].of(x_px=x, y_px=y, tissue_fraction=fraction, stain_status=STAIN_STATUSES[status])
+            key = sample_key(self.slides[number].slide_id, x, y)
+            starts = writer.add_all(((f"{key}.{extension}", image), (f"{key}.json", text)))
+            places.append((starts[0], size, starts[1], len(text)))
+        return np.array(places, dtype=np.int64).reshape(-1, 4)
+
+    def _table(self, slide: NDArray[np.int32], records: NDArray[np.void], places: NDArray[np.int64]) -> pa.Table:
+        """The shard's part of the index."""
+        which = pa.array(slide)
+        choices = [packed.choice for packed in self.slides]
+        columns: dict[str, Any] = {
+            "slide_id": pa.array([packed.slide_id for packed in self.slides], pa.string()).take(which),
+            "cohort": pa.array([packed.cohort for packed in self.slides], pa.string()).take(which),
+            "patient_id": pa.array([packed.patient_id for packed in self.slides], pa.string()).take(which),
+            "x": records["x"],
+            "y": records["y"],
+            "level": _of_slides([choice.level for choice in choices], slide),
+            "read_size_px": _of_slides([choice.read_size_px for choice in choices], slide),
+            "footprint_px": _of_slides([choice.footprint_px for choice in choices], slide),
+            "mpp": _of_slides([choice.effective_mpp for choice in choices], slide),
+            "tissue_fraction": records["fraction"],
+            "white_fraction": records["white"],
+            "black_fraction": records["black"],
+            "pen_fraction": records["pen"],
+            "sharpness": records["sharpness"],
+            "stain_status": _STATUSES.take(pa.array(records["status"])),
+            "shard": pa.repeat(self.name, len(slide)),
+            "image_offset": places[:, 0],
+            "image_size": places[:, 1],
+            "json_offset": places[:, 2],
+            "json_size": places[:, 3],
+        }
+        return pa.table(
+            [
+                column if isinstance(column, pa.Array) else pa.array(np.ascontiguousarray(column)).cast(field.type)
+                for field, column in zip(SCHEMA, (columns[name] for name in SCHEMA.names), strict=True)
+            ],
+            schema=SCHEMA,
+        )
 
 
-class _Source:
-    """A slide's spool and grid, open while a shard is packed."""
+def _facts(records: NDArray[np.void]) -> Iterator[tuple[int, int, int, int, float, int]]:
+    """Offset, size, x, y, fraction and status of each record, as plain numbers."""
+    columns = [records[name].tolist() for name in ("offset", "size", "x", "y", "fraction", "status")]
+    return zip(*columns, strict=True)
 
-    def __init__(self, slide: PackedSlide) -> None:
-        self.slide = slide
-        self.spool = SpoolReader(slide.spool, slide.planned) if slide.spool is not None else None
-        if self.spool is not None:
-            positions, self.fractions = load_grid(slide.pictures)
-            self._level0 = np.rint(positions * slide.choice.downsample).astype(np.int64)
 
-    def level0(self, sample: int) -> tuple[int, int]:
-        """Position of a sample in level-0 pixels."""
-        x, y = self._level0[sample]
-        return int(x), int(y)
-
-    def close(self) -> None:
-        if self.spool is not None:
-            self.spool.close()
+def _of_slides(values: Sequence[Any], slide: NDArray[np.int32]) -> NDArray[Any]:
+    return np.array(values)[slide]

@@ -33,7 +33,7 @@ def sample_json(
     stain_status: StainStatus,
 ) -> bytes:
     """The JSON beside an image: these fields and no others, sorted, without white space."""
-    document = {
+    document: dict[str, str | int | float] = {
         "cohort": cohort,
         "level": level,
         "mpp": mpp,
@@ -43,4 +43,23 @@ def sample_json(
         "x": x_px,
         "y": y_px,
     }
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
+    return _text(document).encode("ascii")
+
+
+class SampleText:
+    """`sample_json` for the samples of one slide, several times as fast."""
+
+    def __init__(self, *, slide_id: str, cohort: str, level: int, mpp: float) -> None:
+        """Prepare what all samples of a slide share."""
+        shared = _text({"cohort": cohort, "level": level, "mpp": mpp, "slide_id": slide_id})
+        self._begin = f'{shared[:-1]},"stain_status":"'
+
+    def of(self, *, x_px: int, y_px: int, tissue_fraction: float, stain_status: StainStatus) -> bytes:
+        """The JSON of one sample; `tissue_fraction` is rounded to four decimals already."""
+        # An int and a finite float are written as JSON writes them.
+        text = f'{self._begin}{stain_status}","tissue_fraction":{tissue_fraction!r},"x":{x_px},"y":{y_px}}}'
+        return text.encode("ascii")
+
+
+def _text(document: dict[str, str | int | float]) -> str:
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

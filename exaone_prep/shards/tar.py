@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 BLOCK_BYTES: Final = 512
@@ -37,6 +38,7 @@ _TEMPLATE_SUM: Final = sum(_TEMPLATE)
 _MIDDLE: Final = _TEMPLATE[_NAME_BYTES:124]
 _AFTER_SIZE: Final = _TEMPLATE[136:148]
 _AFTER_SUM: Final = _TEMPLATE[156:]
+_ZEROS: Final = bytes(BLOCK_BYTES)
 
 
 def header(name: str, size_bytes: int) -> bytes:
@@ -72,10 +74,21 @@ class TarWriter:
 
     def add(self, name: str, data: bytes) -> int:
         """Append a member; returns the offset of its data in the archive."""
-        offset = self.size_bytes + BLOCK_BYTES
-        padding = b"\0" * (-len(data) % BLOCK_BYTES)
-        self._write(b"".join((header(name, len(data)), data, padding)))
-        return offset
+        return self.add_all(((name, data),))[0]
+
+    def add_all(self, members: Sequence[tuple[str, bytes]]) -> list[int]:
+        """Append members in one go; returns the offsets of their data."""
+        offsets: list[int] = []
+        parts: list[bytes] = []
+        end = self.size_bytes
+        for name, data in members:
+            size = len(data)
+            padding = -size % BLOCK_BYTES
+            offsets.append(end + BLOCK_BYTES)
+            parts += (header(name, size), data, _ZEROS[:padding])
+            end += BLOCK_BYTES + size + padding
+        self._write(b"".join(parts))
+        return offsets
 
     def close(self) -> str:
         """End the archive (two zero blocks); returns its SHA-256, hex. The sink stays open."""

@@ -11,6 +11,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from exaone_prep.stain.algebra import Matrix3
 from exaone_prep.stain.device import Device, engine_for
 from exaone_prep.stain.engine import Engine
 from exaone_prep.stain.fitting import fit_loaded
@@ -24,14 +25,14 @@ reference's; `kept`: as it was; `none`: not normalised, because dropped."""
 
 OnFailure = Literal["keep", "reference", "drop"]
 
-_CORRECTIONS_KEPT: Final = 16
+_CHOICES_KEPT: Final = 16
 _RUN: Final = 8
 """Patches per task of a thread, about."""
 
 
 class _Choice(NamedTuple):
     fit: StainFit
-    applied: StainFit | None
+    correction: Matrix3 | None
     status: StainStatus
 
 
@@ -44,12 +45,14 @@ class NormalizedBatch:
         status: One per patch.
         dropped: bool (N,): patches that `on_failure: drop` takes out.
         fits: The fit applied to each patch; where none was, the one that failed.
+        sums: int64 (N, 6), `exaone_prep.channel_sums.count_channels` of each patch.
     """
 
     patches: NDArray[np.uint8]
     status: tuple[StainStatus, ...]
     dropped: NDArray[np.bool_]
     fits: tuple[StainFit, ...]
+    sums: NDArray[np.int64]
 
 
 def normalize(
@@ -133,7 +136,8 @@ class Normalizer:
         self._reference = reference
         self._on_failure: OnFailure = on_failure
         self._lanes = self._engine.lanes(threads)
-        self._correction = lru_cache(_CORRECTIONS_KEPT)(lambda applied: correction(applied, reference))
+        self._choice = lru_cache(_CHOICES_KEPT)(self._choose)
+        self._always = self._choose(fit) if isinstance(fit, StainFit) else None
 
     def patches_at_once(self, size_px: int) -> int:
         """How many square patches are best given in one call: one on a CPU, hundreds on a GPU."""
@@ -151,7 +155,8 @@ class Normalizer:
             raise ValueError(f"out must be contiguous uint8 {patches.shape}, not {out.dtype} {out.shape}.")
         result = np.empty(patches.shape, dtype=np.uint8) if out is None else out
         n, n_pixels = len(patches), patches.shape[1] * patches.shape[2]
-        given = self._given_fits(n)
+        given = self._given(n)
+        sums = np.empty((n, 6), dtype=np.int64)
         sets, made = patches.reshape(n, n_pixels, 3), result.reshape(n, n_pixels, 3)
         size = self._engine.sets_at_once(n_pixels)
         parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
@@ -160,50 +165,54 @@ class Normalizer:
             run = max(1, min(_RUN // size, -(-len(parts) // self._lanes)))
             runs = [parts[start : start + run] for start in range(0, len(parts), run)]
             with ThreadPoolExecutor(self._lanes, thread_name_prefix="stain") as executor:
-                done = list(executor.map(lambda parts: self._parts(parts, sets, given, made), runs))
+                done = list(executor.map(lambda parts: self._parts(parts, sets, given, made, sums), runs))
             choices = [choice for run_choices in done for choice in run_choices]
         else:
-            choices = self._parts(parts, sets, given, made)
+            choices = self._parts(parts, sets, given, made, sums)
         return NormalizedBatch(
             patches=result,
             status=tuple([choice.status for choice in choices]),
             dropped=np.array([choice.status == "none" for choice in choices], dtype=np.bool_),
             fits=tuple([choice.fit for choice in choices]),
+            sums=sums,
         )
 
-    def _given_fits(self, count: int) -> Sequence[StainFit] | None:
-        """One fit per patch, or None where each patch is to be fitted."""
-        if isinstance(self._fit, StainFit):
-            return [self._fit] * count
-        if isinstance(self._fit, str):
+    def _given(self, count: int) -> Sequence[_Choice] | None:
+        """What is applied to each patch, None where each is to be fitted first."""
+        if self._always is not None:
+            return [self._always] * count
+        if isinstance(self._fit, StainFit | str):
             return None
         if len(self._fit) != count:
             raise ValueError(f"There are {len(self._fit)} stain fits for {count} patches.")
-        return self._fit
+        return [self._choice(fit) for fit in self._fit]
 
     def _parts(
         self,
         parts: Sequence[slice],
         sets: NDArray[np.uint8],
-        given: Sequence[StainFit] | None,
+        given: Sequence[_Choice] | None,
         made: NDArray[np.uint8],
+        sums: NDArray[np.int64],
     ) -> list[_Choice]:
         choices: list[_Choice] = []
         for part in parts:
             with self._engine.load(sets[part]) as loaded:
-                own = fit_loaded(loaded, sets.shape[1]) if given is None else given[part]
-                chosen = [_choose(each, self._slide_fit, self._reference, self._on_failure) for each in own]
-                wanted = [None if each.applied is None else self._correction(each.applied) for each in chosen]
-                loaded.apply(wanted, made[part])
+                if given is None:
+                    chosen: Sequence[_Choice] = [self._choose(own) for own in fit_loaded(loaded, sets.shape[1])]
+                else:
+                    chosen = given[part]
+                loaded.apply([choice.correction for choice in chosen], made[part], sums[part])
             choices += chosen
         return choices
 
-
-def _choose(own: StainFit, slide_fit: StainFit | None, reference: Reference, on_failure: OnFailure) -> _Choice:
-    if own.status == "ok":
-        return _Choice(own, own, "fitted")
-    if slide_fit is not None and slide_fit.status == "ok":
-        return _Choice(slide_fit, slide_fit, "fallback")
-    if on_failure == "reference":
-        return _Choice(reference.as_fit(), reference.as_fit(), "fallback")
-    return _Choice(own, None, "none" if on_failure == "drop" else "kept")
+    def _choose(self, own: StainFit) -> _Choice:
+        """What becomes of a patch with this fit."""
+        if own.status == "ok":
+            return _Choice(own, correction(own, self._reference), "fitted")
+        if self._slide_fit is not None and self._slide_fit.status == "ok":
+            return _Choice(self._slide_fit, correction(self._slide_fit, self._reference), "fallback")
+        if self._on_failure == "reference":
+            fit = self._reference.as_fit()
+            return _Choice(fit, correction(fit, self._reference), "fallback")
+        return _Choice(own, None, "none" if self._on_failure == "drop" else "kept")

@@ -13,7 +13,7 @@ from exaone_prep.stain import kernels, table_kernel
 
 _BYTES: Final = read_only("uint8")
 _KERNELS: Final = {
-    "apply": Kernel(kernels.apply, f"void({_BYTES}, {read_only('float32')}, uint8[::1])"),
+    "apply": Kernel(kernels.apply, f"void({_BYTES}, {read_only('float32')}, uint8[::1], int64[::1])"),
     "tables": Kernel(table_kernel.tables, f"void(float64[:, :, ::1], {read_only('float64')}, float32[:, :, :, ::1])"),
     "sum_products": Kernel(kernels.sum_products, f"void({_BYTES}, {read_only('int64')}, int64[:, ::1])"),
     "pseudo_angles": Kernel(

@@ -58,9 +58,10 @@ class Loaded(Protocol):
         """The order statistics asked for, of both stains."""
         ...
 
-    def apply(self, corrections: Sequence[Matrix3 | None], out: NDArray[np.uint8]) -> None:
+    def apply(self, corrections: Sequence[Matrix3 | None], out: NDArray[np.uint8], sums: NDArray[np.int64]) -> None:
         """Write what the corrections make of the sets into `out`, uint8 (N, P, 3); a set without one as it is.
 
+        `sums`, int64 (N, 6), receives what `exaone_prep.channel_sums.count_channels` gives of each set in `out`.
         The last thing asked: an engine may work in place of the pixels it loaded.
         """
         ...

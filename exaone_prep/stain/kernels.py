@@ -41,6 +41,7 @@ _SAMPLE: Final = 2048
 _LEAST_SAMPLE: Final = 256
 _BLOCK: Final = 4096
 _BINS: Final = 256
+_RUN: Final = 256
 _BOTH_SIGNS: Final = -(1 << 63) + (1 << 31)  # bit 31 of both lanes
 _HALF_LANE: Final = 1 << 31
 _FORM_RANGE: Final = float(1 << 28)
@@ -59,37 +60,57 @@ def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
     return context.make_array(kind)(context, builder, array).data
 
 
-def _multiply_four(_: Any, words: Any, source: Any, target: Any, start: Any) -> Any:
-    """Code for four pixels: three 16-byte words each, multiplied, limited to 255, truncated, 12 bytes stored."""
+def _multiply(_: Any, words: Any, places: Any, target: Any, start: Any, sums: Any) -> Any:
+    """Code for `_RUN` pixels, eight at a time: three words each, multiplied, limited, truncated, summed, stored."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        tables, pixels, out = (_data(context, builder, signature.args[i], arguments[i]) for i in range(3))
-        first = arguments[3]
-        floats, integers = ir.VectorType(ir.FloatType(), 4), ir.VectorType(_I32, 4)
-        limit = ir.Constant(floats, [255.0] * 4)
-        rows = builder.bitcast(tables, floats.as_pointer())
-        base = builder.gep(pixels, [first])
-        quads = []
-        for pixel in range(4):
-            entries = []
+        tables, offsets, out, found = (_data(context, builder, signature.args[i], arguments[i]) for i in (0, 1, 2, 4))
+        four, eight = ir.VectorType(ir.FloatType(), 4), ir.VectorType(_I32, 8)
+        limit = ir.Constant(ir.VectorType(ir.FloatType(), 8), [255.0] * 8)
+        byte = ir.Constant(eight, [255] * 8)  # says that a square fits into 16 bits
+        table_bytes = builder.bitcast(tables, _I8.as_pointer())
+        base = builder.gep(out, [arguments[3]])
+        totals = [cgutils.alloca_once_value(builder, ir.Constant(eight, [0] * 8)) for _ in range(2)]
+
+        def word(first: Any, place: int) -> Any:
+            offset = builder.zext(builder.load(builder.gep(first, [_I64(place)])), _I64)
+            row = builder.add(offset, _I64(4096 * (place % 3)))
+            entry = builder.load(builder.bitcast(builder.gep(table_bytes, [row]), four.as_pointer()))
+            entry.align = 4
+            return entry
+
+        with cgutils.for_range_slice(builder, _I64(0), _I64(3 * _RUN), _I64(24), _I64) as (index, _):
+            first = builder.gep(offsets, [index])
+            pairs = []
+            for pixel in range(0, 8, 2):
+                entries = [
+                    builder.shuffle_vector(
+                        word(first, 3 * pixel + channel), word(first, 3 * pixel + 3 + channel), _lanes(*range(8))
+                    )
+                    for channel in range(3)
+                ]
+                product = builder.fmul(builder.fmul(entries[0], entries[1]), entries[2])
+                below = builder.fcmp_ordered("<", product, limit)
+                levels = builder.and_(builder.fptosi(builder.select(below, product, limit), eight), byte)
+                for total, addend in zip(totals, (levels, builder.mul(levels, levels)), strict=True):
+                    builder.store(builder.add(builder.load(total), addend), total)
+                pairs.append(levels)
+            for half in range(2):
+                quads = builder.shuffle_vector(pairs[2 * half], pairs[2 * half + 1], _lanes(*range(16)))
+                packed = builder.trunc(quads, ir.VectorType(_I8, 16))
+                rgb = builder.shuffle_vector(packed, packed, _lanes(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14))
+                place = builder.gep(base, [builder.add(index, _I64(12 * half))])
+                builder.store(rgb, builder.bitcast(place, ir.VectorType(_I8, 12).as_pointer())).align = 1
+        for kind, total in enumerate(totals):
+            lanes = builder.load(total)
             for channel in range(3):
-                level = builder.load(builder.gep(base, [_I64(3 * pixel + channel)]))
-                row = builder.add(builder.zext(level, _I64), _I64(256 * channel))
-                entry = builder.load(builder.gep(rows, [row]))
-                entry.align = 4
-                entries.append(entry)
-            product = builder.fmul(builder.fmul(entries[0], entries[1]), entries[2])
-            below = builder.fcmp_ordered("<", product, limit)
-            quads.append(builder.fptosi(builder.select(below, product, limit), integers))
-        pairs = [builder.shuffle_vector(quads[i], quads[i + 1], _lanes(*range(8))) for i in (0, 2)]
-        levels = builder.shuffle_vector(pairs[0], pairs[1], _lanes(*range(16)))
-        packed = builder.trunc(levels, ir.VectorType(_I8, 16))
-        rgb = builder.shuffle_vector(packed, packed, _lanes(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14))
-        place = builder.bitcast(builder.gep(out, [first]), ir.VectorType(_I8, 12).as_pointer())
-        builder.store(rgb, place).align = 1
+                lane, other = (builder.extract_element(lanes, _I32(channel + at)) for at in (0, 4))
+                place = builder.gep(found, [_I64(3 * kind + channel)])
+                addend = builder.zext(builder.add(lane, other), _I64)
+                builder.store(builder.add(builder.load(place), addend), place)
         return context.get_dummy_value()
 
-    return types.void(words, source, target, start), generate
+    return types.void(words, places, target, start, sums), generate
 
 
 def _outer_products(_: Any, pixels: Any, table: Any, sums: Any, start: Any, stop: Any) -> Any:
@@ -126,7 +147,7 @@ def _outer_products(_: Any, pixels: Any, table: Any, sums: Any, start: Any, stop
     return types.void(pixels, table, sums, start, stop), generate
 
 
-multiply_four: Any = intrinsic(_multiply_four)
+multiply: Any = intrinsic(_multiply)
 outer_products: Any = intrinsic(_outer_products)
 
 
@@ -134,23 +155,31 @@ def _inlined(function: Callable[..., Any]) -> Any:
     return njit(**OPTIONS)(function)
 
 
-def apply(source: Bytes, words: NDArray[np.float32], target: Bytes) -> None:
-    """Grey levels trunc(min(255, (a · b) · c)) of the table entries of each pixel.
+def apply(source: Bytes, words: NDArray[np.float32], target: Bytes, sums: Longs) -> None:
+    """Grey levels trunc(min(255, (a · b) · c)) of the table entries of each pixel, and their sums.
 
     Args:
         source: uint8 (3N,).
         words: float32 (3072,), the tables of `exaone_prep.stain.tables` of one fit, flat.
         target: uint8 (3N,).
+        sums: int64 (6,) to add to: the sums of red, green, blue of `target`, then of their squares.
     """
-    whole = len(source) // 12 * 12
-    for start in range(0, whole, 12):
-        multiply_four(words, source, target, start)
+    whole = len(source) // (3 * _RUN) * (3 * _RUN)
+    places = np.empty(3 * _RUN, np.uint16)
+    for start in range(0, whole, 3 * _RUN):
+        run = source[start : start + 3 * _RUN]
+        for i in range(3 * _RUN):
+            places[i] = np.uint16(run[i]) << np.uint16(4)  # bytes from the start of a table
+        multiply(words, places, target, start, sums)
     for start in range(whole, len(source), 3):
         for lane in range(3):
             a = words[4 * np.int64(source[start]) + lane]
             b = words[1024 + 4 * np.int64(source[start + 1]) + lane]
             c = words[2048 + 4 * np.int64(source[start + 2]) + lane]
-            target[start + lane] = np.uint8(min(a * b * c, np.float32(255.0)))
+            level = np.uint8(min(a * b * c, np.float32(255.0)))
+            target[start + lane] = level
+            sums[lane] += np.int64(level)
+            sums[3 + lane] += np.int64(level) * np.int64(level)
 
 
 def sum_products(pixels: Bytes, table: Longs, sums: Longs) -> None:

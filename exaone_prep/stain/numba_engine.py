@@ -68,12 +68,13 @@ class NumbaEngine:
         self._kernels.tables(matrices, OD_TABLE, result)
         return result
 
-    def apply(self, pixels: NDArray[np.uint8], tables: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
-        """Write trunc(min(255, (a · b) · c)) of the table entries a, b, c of each pixel into `out`.
-
-        Args:
-            pixels: uint8 (N, 3).
-            tables: float32 (3, 256, 4), C-contiguous.
-            out: uint8 (N, 3), C-contiguous; may not overlap `pixels`.
-        """
-        self._kernels.apply(np.ascontiguousarray(pixels).reshape(-1), tables.reshape(-1), out.reshape(-1))
+    def apply(
+        self,
+        pixels: NDArray[np.uint8],
+        tables: NDArray[np.float32],
+        out: NDArray[np.uint8],
+        sums: NDArray[np.int64],
+    ) -> None:
+        """See `PixelEngine`; the sums are taken while the pixels are in registers."""
+        sums.fill(0)
+        self._kernels.apply(np.ascontiguousarray(pixels).reshape(-1), tables.reshape(-1), out.reshape(-1), sums)

@@ -101,14 +101,14 @@ class NumpyEngine:
         """Tables of fits, by `exaone_prep.stain.tables.tables`."""
         return tables(corrections)
 
-    def apply(self, pixels: NDArray[np.uint8], tables: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
-        """Write trunc(min(255, (a · b) · c)) of the table entries a, b, c of each pixel into `out`.
-
-        Args:
-            pixels: uint8 (N, 3).
-            tables: float32 (3, 256, 4), C-contiguous.
-            out: uint8 (N, 3); may not overlap `pixels`.
-        """
+    def apply(
+        self,
+        pixels: NDArray[np.uint8],
+        tables: NDArray[np.float32],
+        out: NDArray[np.uint8],
+        sums: NDArray[np.int64],
+    ) -> None:
+        """See `PixelEngine`."""
         words = self._arrays.asarray(tables.view(np.complex128).reshape(3, 256))
         for start in range(0, len(pixels), _BLOCK_PIXELS):
             source = self._arrays.asarray(pixels[start : start + _BLOCK_PIXELS])
@@ -119,6 +119,9 @@ class NumpyEngine:
             levels, target = _on_host(a.astype(np.uint8)), out[start : start + _BLOCK_PIXELS]
             for channel in range(3):
                 target[:, channel] = levels[:, channel]
+        for channel in range(3):
+            levels_found = out[:, channel].astype(np.int64)
+            sums[channel], sums[3 + channel] = levels_found.sum(), np.square(levels_found).sum()
 
 
 def pseudo_angle(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from threading import Lock
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from exaone_prep.channel_sums import count_channels
 from exaone_prep.stain.algebra import Matrix3, Vector
 from exaone_prep.stain.engine import AngleQuery, ConcentrationQuery, Loaded, Moments
 
@@ -46,8 +47,21 @@ class PixelEngine(Protocol):
         """The float32 (N, 3, 256, 4) tables of `exaone_prep.stain.tables`, bit for bit."""
         ...
 
-    def apply(self, pixels: NDArray[np.uint8], tables: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
-        """Look uint8 (…, 3) pixels up in float32 (3, 256, 4) tables; see `exaone_prep.stain.tables`."""
+    def apply(
+        self,
+        pixels: NDArray[np.uint8],
+        tables: NDArray[np.float32],
+        out: NDArray[np.uint8],
+        sums: NDArray[np.int64],
+    ) -> None:
+        """Write trunc(min(255, (a · b) · c)) of the table entries a, b, c of each pixel, and the sums of that.
+
+        Args:
+            pixels: uint8 (N, 3).
+            tables: float32 (3, 256, 4), C-contiguous; see `exaone_prep.stain.tables`.
+            out: uint8 (N, 3), C-contiguous; may not overlap `pixels`.
+            sums: int64 (6,); receives what `exaone_prep.channel_sums.count_channels` gives of `out`.
+        """
         ...
 
 
@@ -68,10 +82,9 @@ class OneByOne:
         """As many as are offered: each works on patches of its own."""
         return threads
 
-    @contextmanager
-    def load(self, sets: NDArray[np.uint8]) -> Iterator[Loaded]:
+    def load(self, sets: NDArray[np.uint8]) -> AbstractContextManager[Loaded]:
         """Have uint8 (N, P, 3) pixels ready for work."""
-        yield _Loaded(self, sets)
+        return _Loaded(self, sets)
 
     def tables_of(self, correction: Matrix3) -> NDArray[np.float32]:
         """The tables of a correction, float32 (3, 256, 4); those of the latest few are kept."""
@@ -93,6 +106,12 @@ class _Loaded:
         self._sets = sets
         self._pixels: list[Pixels] = []
 
+    def __enter__(self) -> Loaded:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pixels.clear()
+
     def moments(self) -> list[Moments]:
         self._pixels = [self._engine.load(pixels) for pixels in self._sets]
         return [pixels.moments() for pixels in self._pixels]
@@ -109,9 +128,11 @@ class _Loaded:
             for pixels, query in zip(self._pixels, queries, strict=True)
         ]
 
-    def apply(self, corrections: Sequence[Matrix3 | None], out: NDArray[np.uint8]) -> None:
-        for pixels, correction, target in zip(self._sets, corrections, out, strict=True):
+    def apply(self, corrections: Sequence[Matrix3 | None], out: NDArray[np.uint8], sums: NDArray[np.int64]) -> None:
+        for number, correction in enumerate(corrections):
+            pixels, target = self._sets[number], out[number]
             if correction is None:
                 target[...] = pixels
+                sums[number] = count_channels(target)
             else:
-                self._engine.apply(pixels, self._owner.tables_of(correction), target)
+                self._engine.apply(pixels, self._owner.tables_of(correction), target, sums[number])
