@@ -176,7 +176,7 @@ def _cut(kept: int) -> SlideCut:
         dropped=dict.fromkeys(DROP_REASONS, 0),
         statuses={status: kept if status == "fitted" else 0 for status in STAIN_STATUSES},
         # As if every channel had a mean of 200 and a standard deviation of 30.
-        sums=ChannelSums(pixels=pixels, sums=[200 * pixels] * 3, squares=[(200**2 + 30**2) * pixels] * 3),
+        sums=ChannelSums(pixels=pixels, totals=pixels * np.array([200] * 3 + [200**2 + 30**2] * 3, dtype=np.int64)),
     )
 
 
