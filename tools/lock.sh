@@ -1,6 +1,6 @@
 #!/bin/sh
 # Resolve the lock files: exact versions with hashes, no index and no file address in them.
-# The full set is resolved first and the base set is held to it, so that both are one resolution.
+# The full set is resolved first and the others are held to it, so that all are one resolution.
 set -eu
 python=${PYTHON:-python3}
 uv=$(mktemp -d)
@@ -14,5 +14,8 @@ lock() {
 mkdir -p locks
 lock pyproject.toml --all-extras --group dev --group build -o locks/full.txt
 lock pyproject.toml --group build -c locks/full.txt -o locks/base.txt
+lock pyproject.toml --group build --extra s3 --extra flows -c locks/full.txt -o locks/prepare.txt
+lock pyproject.toml --group build --extra s3 --extra flows --extra gpu -c locks/full.txt -o locks/prepare-gpu.txt
+lock pyproject.toml --group build --extra s3 --extra flows --extra train -c locks/full.txt -o locks/train.txt
 echo uv | lock - -o locks/uv.txt
 lock benchmarks/peers/peers.in -o benchmarks/peers/peers.txt
