@@ -8,6 +8,7 @@ project's own code. With `--json` the last line is one object: seconds of each s
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -69,7 +70,8 @@ def scale(corpus: Corpus, folder: Path, processes: int) -> Figures:
         processes: That build and read groups at a time.
 
     Returns:
-        Seconds of each step, sizes of the tables, peak of memory: the sum over all processes that work at a time.
+        Seconds of each step, CPU time of all processes, sizes of the tables, peak of memory: the sum over all
+        processes that work at a time.
 
     Raises:
         PrepError: A step failed; the data set does not verify.
@@ -92,6 +94,7 @@ def scale(corpus: Corpus, folder: Path, processes: int) -> Figures:
     return {
         **steps.figures,
         "seconds": steps.seconds,
+        "cpu_seconds": sum(os.times()[:4]),
         "peak_mib": peak_mib() + max(peak, executor.peak_mib),
         "slides": corpus.slides,
         "groups": status.groups["done"],

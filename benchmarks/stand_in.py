@@ -183,7 +183,7 @@ def _cut(kept: int) -> SlideCut:
 class _Values:
     """Columns that are measured, drawn once per process: other groups get other parts of them."""
 
-    _COUNT = 1 << 21
+    _COUNT = 1 << 20
 
     @cached_property
     def _drawn(self) -> dict[str, NDArray[Any]]:
@@ -200,8 +200,8 @@ class _Values:
 
     def of(self, group: int, count: int) -> dict[str, NDArray[Any]]:
         """So many values of each column."""
-        begin = group * 7_919 % self._COUNT
-        return {name: np.resize(np.roll(drawn, -begin), count) for name, drawn in self._drawn.items()}
+        places = np.arange(group * 7_919, group * 7_919 + count, dtype=np.int32) % self._COUNT
+        return {name: drawn[places] for name, drawn in self._drawn.items()}
 
 
 def _index(

@@ -219,6 +219,8 @@ class ObjectStorage:
             raise PrepError(f"{url} cannot be opened: {error} (extra `s3` brings S3).") from error
         self._fs.use_listings_cache = False
         self._url = url.rstrip("/")
+        # s3fs would ask for a whole object twice, the first time to learn whether to fetch it in parts.
+        self._whole = {"max_concurrency": 1} if hasattr(self._fs, "call_s3") else {}
 
     @property
     def url(self) -> str:
@@ -232,7 +234,7 @@ class ObjectStorage:
         return f"{self._root}/{path}"
 
     def read(self, path: str) -> bytes:
-        return bytes(self._fs.cat_file(self._at(path)))
+        return bytes(self._fs.cat_file(self._at(path), **self._whole))
 
     def read_range(self, path: str, offset: int, length: int) -> bytes:
         return bytes(self._fs.cat_file(self._at(path), start=offset, end=offset + length))

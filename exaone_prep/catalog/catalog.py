@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
@@ -146,7 +146,7 @@ class Catalog:
         if version not in (CATALOG_FORMAT, CATALOG_FORMAT - 1):
             raise DatasetError(f"The catalog has format {version}; this version reads {CATALOG_FORMAT}: update it.")
         return cls(
-            rows=tuple(_row(values, document["extra"]) for values in table.to_pylist()),
+            rows=tuple(_rows(table, document["extra"])),
             content_id=document["content_id"],
             metadata=CatalogMetadata(
                 format_version=version,
@@ -205,15 +205,22 @@ def _cell(row: CatalogRow, name: str) -> object:
     return getattr(row, name)
 
 
-def _row(values: dict[str, Any], extra: list[str]) -> CatalogRow:
-    known = {item.name: values[item.name] for item in fields(CatalogRow) if item.name not in ("problem", "extra")}
-    reason = values["problem_reason"]
-    if known["patient_source"] not in get_args(PatientSource) or (reason is not None and reason not in REASONS):
-        raise DatasetError(
-            f"The catalog's row of slide {known['slide_id']} holds values that this version does not know."
+def _rows(table: pa.Table, extra: list[str]) -> Iterator[CatalogRow]:
+    """The rows of a table; by columns, since a dict for each of 50,000 takes a second."""
+    names = (*_PLAIN_FIELDS, "problem_reason", "problem", *extra)
+    for values in zip(*(table.column(name).to_pylist() for name in names), strict=True):
+        known = dict(zip(_PLAIN_FIELDS, values, strict=False))
+        reason, sentence, *more = values[len(_PLAIN_FIELDS) :]
+        if known["patient_source"] not in _PATIENT_SOURCES or (reason is not None and reason not in REASONS):
+            raise DatasetError(
+                f"The catalog's row of slide {known['slide_id']} holds values that this version does not know."
+            )
+        yield CatalogRow(
+            **known,
+            problem=None if reason is None else (reason, sentence),
+            extra={name: value for name, value in zip(extra, more, strict=True) if value is not None},
         )
-    return CatalogRow(
-        **known,
-        problem=None if reason is None else (reason, values["problem"]),
-        extra={name: values[name] for name in extra if values[name] is not None},
-    )
+
+
+_PLAIN_FIELDS = tuple(item.name for item in fields(CatalogRow) if item.name not in ("problem", "extra"))
+_PATIENT_SOURCES = frozenset(get_args(PatientSource))
