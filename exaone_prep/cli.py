@@ -80,25 +80,19 @@ def build(
     after: Annotated[
         str | None, typer.Option("--after", help="Build only slides that this data set has not done.")
     ] = None,
+    dask: Annotated[
+        str | None, typer.Option("--dask", help="Build on a Dask cluster: tcp://host:port of its scheduler, or local.")
+    ] = None,
 ) -> None:
     """Build a data set; killed and started again, it goes on and ends with the same bytes."""
-    from exaone_prep.pool import WorkerPool, nameless_log
+    from exaone_prep.site import open_site
 
     chosen, base = _manifest(manifest, slides, settings)
-    with nameless_log() as log, WorkerPool(workers, log) as pool:
-        pool.start_ahead()  # workers take a second to import what slides need, and so does the next line
+    # Workers take a second to import what slides need, and so does the next line but one.
+    with open_site(dask=dask, workers=workers, scratch=scratch, scratch_limit=scratch_limit) as site:
         from exaone_prep.commands.build import build_command
-        from exaone_prep.need import parse_bytes
 
-        build_command(
-            chosen,
-            base=base,
-            out=out,
-            pool=pool,
-            scratch=scratch,
-            scratch_limit_bytes=None if scratch_limit is None else parse_bytes(scratch_limit),
-            after=after,
-        )
+        build_command(chosen, base=base, out=out, site=site, after=after)
 
 
 @app.command()

@@ -164,3 +164,13 @@ def read_build(storage: Storage) -> dict[str, Any] | None:
         return dict(json.loads(storage.read(layout.BUILD)))
     except FileNotFoundError:
         return None
+
+
+def in_a_sentence(build: dict[str, Any]) -> str:
+    """What a complete build came to."""
+    slides = build["slides"]
+    return (
+        f"{build['samples']:,} samples of {slides.get('done', 0):,} slides in {build['shards']:,} shards; "
+        f"{slides.get('empty', 0)} slides empty, {slides.get('quarantined', 0)} quarantined "
+        "(reasons in outcomes.parquet)."
+    )
