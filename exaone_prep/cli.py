@@ -36,7 +36,9 @@ app = typer.Typer(
 WORKERS = default_workers()
 
 DatasetArgument = Annotated[str, typer.Argument(help="Data set directory: a local path or an fsspec URL.")]
-ManifestArgument = Annotated[Path | None, typer.Argument(help="The manifest; see `exaone-prep schema`.")]
+ManifestArgument = Annotated[
+    str | None, typer.Argument(help="The manifest, a path or an fsspec URL; see `exaone-prep schema`.")
+]
 SlidesOption = Annotated[
     list[str] | None, typer.Option("--slides", help="Instead of a manifest: glob, folder or file.")
 ]
@@ -202,13 +204,14 @@ def phantom(
     typer.echo(f"{len(written)} slides in {out}; build them with: exaone-prep build {out}/data_manifest.yaml --out DIR")
 
 
-def _manifest(path: Path | None, slides: list[str] | None, settings: list[str] | None) -> tuple[Manifest, Path]:
-    from exaone_prep.manifest import load_manifest, parse_manifest
+def _manifest(location: str | None, slides: list[str] | None, settings: list[str] | None) -> tuple[Manifest, Path]:
+    from exaone_prep.manifest import parse_manifest
+    from exaone_prep.manifest_file import open_manifest
 
-    if (path is None) == (not slides):
+    if (location is None) == (not slides):
         raise ManifestError("Give a manifest, or slides by --slides; one of the two.")
-    if path is not None:
-        return load_manifest(path, _settings(settings)), path.resolve().parent
+    if location is not None:
+        return open_manifest(location, _settings(settings))
     document = {"name": "slides", "cohorts": [{"name": "slides", "slides": slides}]}
     return parse_manifest(document, _settings(settings), where="--slides"), Path.cwd()
 
