@@ -19,7 +19,7 @@ from exaone_prep.dataset import Dataset, create_dataset, open_dataset
 from exaone_prep.manifest import Manifest
 from exaone_prep.outcomes import earlier
 from exaone_prep.progress import Heartbeat, Progress
-from exaone_prep.publish import clear_heartbeats, in_a_sentence, read_build
+from exaone_prep.publish import clear_traces, in_a_sentence, read_build
 from exaone_prep.scratch import sweep
 from exaone_prep.site import Site, build_missing
 
@@ -39,7 +39,7 @@ def build_command(manifest: Manifest, *, base: Path, out: str, site: Site, after
     if (summary := read_build(dataset.storage)) is not None:
         begun = f"{len(dataset.catalog.rows):,} slides that it was begun with"
         console.print(f"This data set is complete already, with the {begun}.", highlight=False)
-        clear_heartbeats(dataset.storage)
+        clear_traces(dataset.storage)
         sweep(site.scratch_root(dataset))
     else:
         summary = build_dataset(dataset, site, console)
