@@ -96,14 +96,13 @@ def run(groups: Sequence[int], executor: Executor, dataset: Dataset, watch: Watc
     while waiting:
         again: list[int] = []
         for group, failure in executor.run(waiting):
-            if failure is not None:
-                _record(dataset.storage, group, failure)
+            if failure is not None and isinstance(failure.error, BuildStoppedError):
+                raise failure.error
             watch.on_end(group, failure)
             if failure is None:
                 continue
-            if isinstance(failure.error, BuildStoppedError):
-                raise failure.error
             failures[group] += 1
+            _record(dataset.storage, group, failure)
             if isinstance(failure.error, StorageConflictError | StainMethodDefectError):
                 raise failure.error
             if isinstance(failure.error, OSError) and failure.error.errno in _NO_ROOM:

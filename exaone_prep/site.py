@@ -51,11 +51,13 @@ class Here:
         pool: Processes that decode.
         folder: Local working space; None: see `default_scratch`.
         limit_bytes: Of what all builders there may need together; None: what the disk holds.
+        builder: Whose stop key ends it (`exaone_prep.control`); None: a driver of its own, which ends by signals.
     """
 
     pool: WorkerPool
     folder: Path | None = None
     limit_bytes: int | None = None
+    builder: str | None = None
 
     def check(self, manifest: Manifest) -> None:
         """See `Site`."""
@@ -72,6 +74,7 @@ class Here:
     def executor(self, dataset: Dataset, scratch: Scratch, progress: Progress, watch: Watch) -> Iterator[Executor]:
         """See `Site`."""
         from exaone_prep.build import LocalExecutor
+        from exaone_prep.control import Control, new_builder
         from exaone_prep.group import GroupBuilder
         from exaone_prep.stain.device import resolved
 
@@ -79,7 +82,14 @@ class Here:
             by = f"{dataset.storage.url} was begun with stain.device: gpu"
             dataset = replace(dataset, device=resolved(dataset.stain_device, by=by))
         self.pool.say = watch.say
-        builder = GroupBuilder(dataset=dataset, pool=self.pool, scratch=scratch, progress=progress, say=watch.say)
+        builder = GroupBuilder(
+            dataset=dataset,
+            pool=self.pool,
+            scratch=scratch,
+            progress=progress,
+            say=watch.say,
+            control=Control(dataset.storage, self.builder or new_builder()),
+        )
         with closing(builder):
             yield LocalExecutor(builder, self.pool.log, watch)
 

@@ -38,7 +38,7 @@ def build(order: Order) -> Answer:
         from exaone_prep.progress import Heartbeat, Progress
         from exaone_prep.stain.device import resolved
 
-        site = Here(pool=pool, folder=order.folder, limit_bytes=order.limit_bytes)
+        site = Here(pool=pool, folder=order.folder, limit_bytes=order.limit_bytes, builder=order.builder)
         try:
             dataset = replace(open_dataset(order.url, private=True), device=order.device)
             versions = pixel_versions(dataset.manifest)

@@ -154,10 +154,10 @@ class DaskExecutor:
 
     def _cancel(self) -> None:
         """Let the workers stop what is not wanted any more: they see it within a second."""
-        futures = [future for _, future in self._running.values()]
-        self._running.clear()
-        with contextlib.suppress(OSError):
-            self.client.cancel(futures, force=True)
+        running, self._running = self._running, {}
+        if running:
+            with contextlib.suppress(OSError):
+                self.client.cancel([future for _, future in running.values()], force=True)
 
 
 def _lost(group: int, worker: str, error: BaseException | None) -> Failure:

@@ -17,6 +17,7 @@ class Order:
         group: Its number.
         url: Of the data set, which the worker opens itself.
         content_id: Of the catalog it must find there.
+        builder: The driver, by the name of its stop key (`exaone_prep.control`).
         workers: Processes that decode.
         device: What normalises, as far as that is free.
         folder: Local working space; None: see `exaone_prep.site.default_scratch`.
@@ -26,6 +27,7 @@ class Order:
     group: int
     url: str
     content_id: str
+    builder: str
     workers: int
     device: Device
     folder: Path | None

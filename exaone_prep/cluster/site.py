@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from exaone_prep.scratch import Scratch
 
 LOCAL: Final = "local"
-CONNECT_WITHIN_S: Final = 30.0
+CONNECT_WITHIN_S: Final = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,19 +63,25 @@ class Cluster:
             raise ManifestError("--dask needs the extra `flows`, which is not installed.") from error
         from exaone_prep.cluster.executor import DaskExecutor
         from exaone_prep.cluster.order import Order
+        from exaone_prep.control import tasks_that_stop
 
-        order = Order(
-            group=-1,
-            url=dataset.storage.url,
-            content_id=dataset.catalog.content_id,
-            workers=self.workers,
-            device=dataset.device,
-            folder=self.folder,
-            limit_bytes=self.limit_bytes,
-        )
-        # The driver owns all retries; a scheduler that runs elsewhere has its own settings, and groups are bound to
-        # their workers, so that it cannot move them.
-        with dask.config.set({"distributed.scheduler.allowed-failures": 0}), self._scheduler() as scheduler:
+        # The driver owns all retries. A scheduler that runs elsewhere has settings of its own; there it is enough that
+        # each group is bound to its worker.
+        with (
+            dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+            self._scheduler() as scheduler,
+            tasks_that_stop(dataset.storage) as builder,
+        ):
+            order = Order(
+                group=-1,
+                url=dataset.storage.url,
+                content_id=dataset.catalog.content_id,
+                builder=builder,
+                workers=self.workers,
+                device=dataset.device,
+                folder=self.folder,
+                limit_bytes=self.limit_bytes,
+            )
             try:
                 client = Client(scheduler, timeout=CONNECT_WITHIN_S, set_as_default=False)
             except (OSError, ValueError) as error:
@@ -88,11 +94,11 @@ class Cluster:
         if self.address != LOCAL:
             yield self.address
             return
-        from dask.system import CPU_COUNT
         from distributed import LocalCluster
         from distributed.deploy.utils import nprocesses_nthreads
 
-        processes, threads = nprocesses_nthreads(self.workers or CPU_COUNT)
+        logging.getLogger("distributed").setLevel(logging.ERROR)  # Prefect turns it on
+        processes, threads = nprocesses_nthreads(self.workers)
         with LocalCluster(
             n_workers=processes,
             threads_per_worker=threads,
