@@ -1,7 +1,5 @@
 """The flow `pretrain`: training on data sets that are verified."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field
@@ -17,12 +15,11 @@ class NoTrainerError(PrepError):
 
 
 @served_flow("pretrain")
-def pretrain(
-    datasets: Annotated[
-        list[str], Field(min_length=1, description="Data set directories taken as one: absolute paths or URLs.")
-    ],
-) -> None:
+def pretrain(datasets: Annotated[list[str], Field(min_length=1)]) -> None:
     """Check that data sets are verified, and train on them.
+
+    Args:
+        datasets: Data set directories taken as one: absolute paths or fsspec URLs.
 
     Raises:
         DatasetError: One of them is not verified, or damaged.

@@ -1,7 +1,5 @@
 """The flow `tile-and-normalize`: catalog → groups → publish → verify, as `exaone-prep build` and `verify` do it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -26,23 +24,28 @@ from flows.sight import Sight
 
 @served_flow("tile-and-normalize")
 def tile_and_normalize(
-    manifest: Annotated[str, Field(description="The manifest: an absolute path on the worker's machine, or a URL.")],
-    out: Annotated[str, Field(description="Data set directory to create or to go on with: absolute path or URL.")],
-    settings: Annotated[
-        dict[str, str], Field(description="Single settings laid over the manifest, such as stain.fit: patch.")
-    ] = {},  # noqa: B006 (Prefect shows it as the default, nobody changes it)
-    after: Annotated[str | None, Field(description="Build only slides that this data set has not done.")] = None,
-    dask: Annotated[
-        str | None, Field(description="Where groups are built: tcp://host:port of a Dask scheduler, or local.")
-    ] = None,
-    workers: Annotated[
-        int | None, Field(ge=1, description="Processes at work here; by default as cores and free memory allow.")
-    ] = None,
-    scratch: Annotated[str | None, Field(description="Local working space where groups are built.")] = None,
-    scratch_limit: Annotated[str | None, Field(description="Most bytes there, such as 200GB.")] = None,
-    depth: Annotated[Depth, Field(description="How deep the data set is verified at the end.")] = "full",
+    manifest: str,
+    out: str,
+    settings: dict[str, str] = {},  # noqa: B006 (shown as the default, and changed by nobody)
+    after: str | None = None,
+    dask: str | None = None,
+    workers: Annotated[int | None, Field(ge=1)] = None,
+    scratch: str | None = None,
+    scratch_limit: str | None = None,
+    depth: Depth = "full",
 ) -> str:
     """Build a data set and verify it; run again, it goes on with what is missing.
+
+    Args:
+        manifest: An absolute path on the machine of Prefect's worker, or an fsspec URL.
+        out: Data set directory to create or to go on with: an absolute path or an fsspec URL.
+        settings: Single settings laid over the manifest, by dotted names such as stain.fit.
+        after: Build only slides that this data set has not done.
+        dask: Where groups are built: tcp://host:port of a Dask scheduler, or local; by default without Dask.
+        workers: Processes at work on this machine; by default as cores and free memory allow.
+        scratch: Local working space where groups are built.
+        scratch_limit: Most bytes there, such as 200GB; a group waits for room.
+        depth: How the data set is verified at the end. quick: sizes; full: checksums as well; deep: every image as well.
 
     Returns:
         The digest.

@@ -1,7 +1,5 @@
 """The flow `verify-shards`: as `exaone-prep verify` does it."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field
@@ -14,14 +12,13 @@ from flows.served import absolute, served_flow
 
 
 @served_flow("verify-shards")
-def verify_shards(
-    dataset: Annotated[str, Field(description="Data set directory: an absolute path or a URL.")],
-    depth: Annotated[
-        Depth, Field(description="quick: sizes; full: checksums, index and tar as well; deep: every image as well.")
-    ] = "full",
-    workers: Annotated[int | None, Field(ge=1, description="Shards read at a time; by default one per core.")] = None,
-) -> str:
+def verify_shards(dataset: str, depth: Depth = "full", workers: Annotated[int | None, Field(ge=1)] = None) -> str:
     """Check a data set against its ledger, its index and its digest; damage fails the flow.
+
+    Args:
+        dataset: Data set directory: an absolute path or an fsspec URL.
+        depth: quick: sizes; full: checksums, and that index and tar agree, as well; deep: every image as well.
+        workers: Shards read at a time; by default as cores and free memory allow.
 
     Returns:
         The digest.
