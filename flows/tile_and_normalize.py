@@ -45,7 +45,7 @@ def tile_and_normalize(
         workers: Processes at work on this machine; by default as cores and free memory allow.
         scratch: Local working space where groups are built.
         scratch_limit: Most bytes there, such as 200GB; a group waits for room.
-        depth: How the data set is verified at the end. quick: sizes; full: checksums as well; deep: every image as well.
+        depth: How the data set is verified at the end. quick: sizes; full: checksums; deep: every image as well.
 
     Returns:
         The digest.

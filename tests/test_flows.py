@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,11 +106,10 @@ def test_a_killed_run_is_shown_as_crashed_and_the_next_one_redoes_no_committed_g
     places = {"manifest": "s3://bucket/corpus/manifest.yaml", "out": "s3://bucket/dataset"}
     with worker(server, {**store, KILL_AT: "ledger-after:1"}) as process:
         killed = server.deployment_run("tile-and-normalize/local", watch=False, **places)
-        # First the worker, which would report the other's death, then the flow by its own hand: a power failure.
-        wait_until(lambda: bool(children_of(process.pid)), 120)
-        (flow,) = children_of(process.pid)
-        process.kill()
-        wait_until(lambda: not Path(f"/proc/{flow}").exists(), 120)
+        # A power failure takes both: the worker is frozen, so that it cannot report the death of the flow.
+        wait_until(lambda: state_of(server, killed) == "RUNNING", 120)
+        process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: not children_of(process.pid), 120)
     assert state_of(server, killed) == "RUNNING"
     (committed,) = bucket().ls("bucket/dataset/ledger")
     before = bucket().cat_file(committed)
@@ -203,3 +203,16 @@ def test_deployments_give_parameters_that_their_flows_have_and_every_parameter_i
         "verify-shards/local",
         "pretrain/local",
     }
+
+
+@pytest.mark.soak
+def test_setting_up_may_be_repeated_and_knows_gpus_only_when_asked(server: Server) -> None:
+    server.run("tools/prefect_setup.py")
+    with server.client() as client:
+        assert [pool.name for pool in client.read_work_pools()] == ["exaone-cpu"]
+        assert not [one for one in client.read_deployments() if one.name == "gpu-cluster"]
+    for _ in range(2):
+        server.run("tools/prefect_setup.py", "--gpu")
+    with server.client() as client:
+        assert sorted(pool.name for pool in client.read_work_pools()) == ["exaone-cpu", "exaone-gpu"]
+        assert len(client.read_deployments()) == 5

@@ -11,7 +11,9 @@ from typing import Any
 
 import yaml
 from prefect import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import get_current_settings
+from prefect.workers.process import ProcessWorker
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = "http://127.0.0.1:4200/api"
@@ -33,19 +35,22 @@ def main() -> int:
             return 2
         # What `prefect server start` tells people to do: without it every worker would start a server of its own.
         prefect("config", "set", f"PREFECT_API_URL={HERE}")
-    for pool in sorted(wanted - pools()):
-        prefect("work-pool", "create", pool, "--type", "process")
-        prefect("work-pool", "set-concurrency-limit", pool, str(AT_ONCE))
+    make_pools(wanted)
     # `prefect deploy --all` would stop at the first missing pool.
     names = [name for name, pool in deployments() if pool in wanted]
     prefect("--no-prompt", "deploy", *(word for name in names for word in ("--name", name)))
     return 0
 
 
-def pools() -> set[str]:
-    """Names of the work pools that are there; they are left as they are."""
+def make_pools(wanted: set[str]) -> None:
+    """Make the work pools that are missing; those that are there are left as they are."""
     with get_client(sync_client=True) as client:
-        return {pool.name for pool in client.read_work_pools()}
+        there = {pool.name for pool in client.read_work_pools()}
+        for name in sorted(wanted - there):
+            template = ProcessWorker.get_default_base_job_template()
+            pool = WorkPoolCreate(name=name, type="process", base_job_template=template, concurrency_limit=AT_ONCE)
+            client.create_work_pool(pool)
+            print(f"Work pool {name} is made.", flush=True)
 
 
 def deployments() -> list[tuple[str, str]]:
