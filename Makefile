@@ -4,9 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SLIDES ?=
 WORKERS ?=
+GPU ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env base-env demo test soak lint format bench bench-long peers pictures lock clean
+.PHONY: help env base-env demo demo-flow prefect-setup test soak lint format bench bench-long peers pictures lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,6 +20,12 @@ base-env: ## Make .venv with the base lock; a fuller .venv is left as it is
 
 demo: base-env ## Build a data set from generated slides, or from SLIDES="/path/*.svs"
 	@$(BIN)/python tools/demo.py $(if $(SLIDES),--slides "$(SLIDES)") $(if $(WORKERS),--workers $(WORKERS))
+
+demo-flow: env ## The same as a Prefect flow on a local Dask cluster, with a server of its own
+	@$(BIN)/python tools/demo_flow.py $(if $(WORKERS),--workers $(WORKERS))
+
+prefect-setup: env ## Make Prefect's work pools, then deployments; those for GPUs with GPU=1
+	@$(BIN)/python tools/prefect_setup.py $(if $(filter 1,$(GPU)),--gpu)
 
 test: env ## Run the tests (about 10 minutes on 2 cores)
 	@$(BIN)/python -m pytest -m "not soak"

@@ -9,14 +9,14 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from exaone_prep import layout
 from exaone_prep.dataset import Dataset
-from exaone_prep.errors import PrepError, SlideChangedError, StorageConflictError
+from exaone_prep.errors import BuildStoppedError, PrepError, SlideChangedError, StorageConflictError
 from exaone_prep.group import GroupBuilder
 from exaone_prep.ledger import committed_groups
 from exaone_prep.scratch import ScratchTooSmallError
@@ -49,6 +49,24 @@ class Failure:
     log_tail: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """What is told of a build while it runs, in the driver.
+
+    Attributes:
+        say: Sentences for people, such as that a group waits.
+        on_start: An attempt at a group begins.
+        on_end: It has ended, with how it failed if it did.
+    """
+
+    say: Callable[[str], None] = lambda _: None
+    on_start: Callable[[int], None] = lambda _: None
+    on_end: Callable[[int, Failure | None], None] = lambda _, __: None
+
+
+UNWATCHED: Final = Watch()
+
+
 class Executor(Protocol):
     """Runs groups somewhere. Only numbers and small records travel."""
 
@@ -56,14 +74,21 @@ class Executor(Protocol):
         """Build groups; yield each as it ends, with how it failed if it did."""
 
 
-def run(groups: Sequence[int], executor: Executor, dataset: Dataset) -> None:
+def run(groups: Sequence[int], executor: Executor, dataset: Dataset, watch: Watch = UNWATCHED) -> None:
     """Build groups until all are committed or each other one has failed `ATTEMPTS` times.
+
+    Args:
+        groups: Their numbers.
+        executor: Runs them.
+        dataset: Of which they are.
+        watch: Is told how attempts end.
 
     Raises:
         BuildIncompleteError: Naming the groups that failed, and why the first did.
         OSError: The disk is full or read-only.
         StorageConflictError: Another environment made other bytes.
         StainMethodDefectError: Mending the method makes another data set; there is no use in going on with this one.
+        BuildStoppedError: It was asked to end.
     """
     failures: Counter[int] = Counter()
     lost: dict[int, Failure] = {}
@@ -71,6 +96,9 @@ def run(groups: Sequence[int], executor: Executor, dataset: Dataset) -> None:
     while waiting:
         again: list[int] = []
         for group, failure in executor.run(waiting):
+            if failure is not None and isinstance(failure.error, BuildStoppedError):
+                raise failure.error
+            watch.on_end(group, failure)
             if failure is None:
                 continue
             failures[group] += 1
@@ -101,14 +129,16 @@ def missing_groups(dataset: Dataset) -> list[int]:
 class LocalExecutor:
     """One group after the other on this machine; the slides of a group go to the workers in parallel."""
 
-    def __init__(self, builder: GroupBuilder, log: Path) -> None:
+    def __init__(self, builder: GroupBuilder, log: Path, watch: Watch = UNWATCHED) -> None:
         self._builder = builder
         self._log = log
+        self._watch = watch
 
     def run(self, groups: Sequence[int]) -> Iterator[tuple[int, Failure | None]]:
         """See `Executor`."""
         for group, then in zip(groups, [*groups[1:], None], strict=True):
             begin = self._log.stat().st_size if self._log.exists() else 0
+            self._watch.on_start(group)
             try:
                 self._builder.build(group, then)
             except (PrepError, OSError) as error:
@@ -141,7 +171,7 @@ def _record(storage: Storage, group: int, failure: Failure) -> None:
         with tempfile.TemporaryDirectory() as folder:
             data = json.dumps(document, indent=1).encode()
             put_bytes(storage, layout.attempt(group, max(numbers, default=0) + 1), data, Path(folder))
-    except (OSError, StorageConflictError):
+    except (OSError, PrepError):
         return
 
 

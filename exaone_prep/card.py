@@ -6,11 +6,11 @@ import io
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
 from exaone_prep import layout
 from exaone_prep.dataset import Dataset
+from exaone_prep.outcomes import cohort_rows
 from exaone_prep.sheet import contact_sheet
 
 
@@ -66,12 +66,9 @@ def _method(dataset: Dataset) -> str:
 
 def _cohort_lines(outcomes: pa.Table) -> list[str]:
     lines = []
-    for cohort in sorted(set(outcomes.column("cohort").to_pylist())):
-        some = outcomes.filter(pc.equal(outcomes.column("cohort"), cohort))
-        found = some.column("outcome").to_pylist()
-        counts = [found.count(name) for name in ("done", "empty", "quarantined")]
-        kept = sum(some.column("kept").to_pylist())
-        lines.append(f"| {cohort} | {len(found):,} | {' | '.join(f'{count:,}' for count in counts)} | {kept:,} |")
+    for row in cohort_rows(outcomes):
+        cohort, *counts = row.values()
+        lines.append(f"| {cohort} | {' | '.join(f'{count:,}' for count in counts)} |")
     return lines
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -35,8 +36,14 @@ app = typer.Typer(
 
 WORKERS = default_workers()
 
+INTERRUPTED = 130
+END_WITHIN_S = 25.0
+"""A command that was interrupted and still cleans up after so long is cut off; the next one sweeps what it left."""
+
 DatasetArgument = Annotated[str, typer.Argument(help="Data set directory: a local path or an fsspec URL.")]
-ManifestArgument = Annotated[Path | None, typer.Argument(help="The manifest; see `exaone-prep schema`.")]
+ManifestArgument = Annotated[
+    str | None, typer.Argument(help="The manifest, a path or an fsspec URL; see `exaone-prep schema`.")
+]
 SlidesOption = Annotated[
     list[str] | None, typer.Option("--slides", help="Instead of a manifest: glob, folder or file.")
 ]
@@ -80,25 +87,19 @@ def build(
     after: Annotated[
         str | None, typer.Option("--after", help="Build only slides that this data set has not done.")
     ] = None,
+    dask: Annotated[
+        str | None, typer.Option("--dask", help="Build on a Dask cluster: tcp://host:port of its scheduler, or local.")
+    ] = None,
 ) -> None:
     """Build a data set; killed and started again, it goes on and ends with the same bytes."""
-    from exaone_prep.pool import WorkerPool, nameless_log
+    from exaone_prep.site import open_site
 
     chosen, base = _manifest(manifest, slides, settings)
-    with nameless_log() as log, WorkerPool(workers, log) as pool:
-        pool.start_ahead()  # workers take a second to import what slides need, and so does the next line
+    # Workers take a second to import what slides need, and so does the next line but one.
+    with open_site(dask=dask, workers=workers, scratch=scratch, scratch_limit=scratch_limit) as site:
         from exaone_prep.commands.build import build_command
-        from exaone_prep.need import parse_bytes
 
-        build_command(
-            chosen,
-            base=base,
-            out=out,
-            pool=pool,
-            scratch=scratch,
-            scratch_limit_bytes=None if scratch_limit is None else parse_bytes(scratch_limit),
-            after=after,
-        )
+        build_command(chosen, base=base, out=out, site=site, after=after)
 
 
 @app.command()
@@ -123,6 +124,22 @@ def status(dataset: DatasetArgument, as_json: JsonOption = False) -> None:
     from exaone_prep.commands.status import status_command
 
     status_command(dataset, as_json=as_json)
+
+
+@app.command()
+def pause(dataset: DatasetArgument) -> None:
+    """Let all builders of a data set finish their group, and wait."""
+    from exaone_prep.commands.pause import pause_command
+
+    pause_command(dataset)
+
+
+@app.command()
+def resume(dataset: DatasetArgument) -> None:
+    """Let the builders of a paused data set go on."""
+    from exaone_prep.commands.pause import resume_command
+
+    resume_command(dataset)
 
 
 @app.command()
@@ -208,13 +225,14 @@ def phantom(
     typer.echo(f"{len(written)} slides in {out}; build them with: exaone-prep build {out}/data_manifest.yaml --out DIR")
 
 
-def _manifest(path: Path | None, slides: list[str] | None, settings: list[str] | None) -> tuple[Manifest, Path]:
-    from exaone_prep.manifest import load_manifest, parse_manifest
+def _manifest(location: str | None, slides: list[str] | None, settings: list[str] | None) -> tuple[Manifest, Path]:
+    from exaone_prep.manifest import parse_manifest
+    from exaone_prep.manifest_file import open_manifest
 
-    if (path is None) == (not slides):
+    if (location is None) == (not slides):
         raise ManifestError("Give a manifest, or slides by --slides; one of the two.")
-    if path is not None:
-        return load_manifest(path, _settings(settings)), path.resolve().parent
+    if location is not None:
+        return open_manifest(location, _settings(settings))
     document = {"name": "slides", "cohorts": [{"name": "slides", "slides": slides}]}
     return parse_manifest(document, _settings(settings), where="--slides"), Path.cwd()
 
@@ -240,7 +258,7 @@ def main() -> NoReturn:
         sys.exit(app(words, standalone_mode=False))
     except _Interrupted:
         _say("interrupted; what is committed is kept, the same command goes on")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except (PrepError, OSError) as error:
         if debug:
             raise
@@ -266,6 +284,12 @@ class _Interrupted(BaseException):
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    # A second Ctrl-C, or the SIGTERM that often comes with it, must not cut short what the first began to clean up.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    cut_off = threading.Timer(END_WITHIN_S, os._exit, (INTERRUPTED,))
+    cut_off.daemon = True
+    cut_off.start()
     raise _Interrupted
 
 

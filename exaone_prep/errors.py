@@ -21,6 +21,22 @@ Reason = Literal[
 
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
+REMEDIES: dict[Reason, str] = {
+    "not_a_file": "take it out of the manifest",
+    "empty_file": "copy it again from its source",
+    "not_a_slide": "copy it again; for OME-TIFF, JPEG 2000, NGFF or unusual DICOM add the reader `tiatoolbox`",
+    "unreadable": "copy it again; raise the limit if the rest is wanted",
+    "crashed": "copy it again; try the other reader; report it to the decoder's authors",
+    "no_mpp": "give `mpp` in the cohort's table, or `mpp` or `mpp_if_missing` for the cohort",
+    "absurd_mpp": "correct it: mostly a slip of the unit",
+    "anisotropic": "give `mpp` if the file is wrong",
+    "too_coarse": "ask for coarser patches, or leave the slide out",
+    "not_he": "look at it with `inspect`: another stain, fluorescence, or wrong colours in the "
+    "file; `allow_non_he` for the cohort builds it all the same",
+    "duplicate": "nothing; the other one is in the data",
+}
+"""What to do about each; the same words as in `docs/operations.md`."""
+
 
 class PrepError(Exception):
     """Anything that stops a command; its text is one sentence a person can act on."""
@@ -69,3 +85,9 @@ class UnreachableError(PrepError):
 
 class SlideChangedError(PrepError):
     """A slide is no longer what the catalog froze: its group fails by name."""
+
+
+class BuildStoppedError(PrepError):
+    """A build was asked to end before its end: no failed attempt, and nobody's fault."""
+
+    exit_code = 130

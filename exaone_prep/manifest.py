@@ -252,16 +252,25 @@ def load_manifest(path: Path, settings: dict[str, str] | None = None) -> Manifes
         ManifestError: Naming the file, the field and what to do.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise ManifestError(f"There is no manifest at {path}.") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ManifestError(f"The manifest {path} cannot be read: {error}.") from error
+    return parse_yaml(data, settings or {}, where=str(path))
+
+
+def parse_yaml(data: bytes, settings: dict[str, str], *, where: str) -> Manifest:
+    """Validate a manifest given as the bytes of its file; see `load_manifest`."""
+    try:
+        document = yaml.safe_load(data.decode())
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"The manifest {where} cannot be read: {error}.") from error
     except yaml.YAMLError as error:
-        raise ManifestError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+        raise ManifestError(f"{where} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(document, dict):
-        raise ManifestError(f"{path} is not a manifest: it must hold fields such as `name` and `cohorts`.")
-    return parse_manifest(document, settings or {}, where=str(path))
+        raise ManifestError(f"{where} is not a manifest: it must hold fields such as `name` and `cohorts`.")
+    return parse_manifest(document, settings, where=where)
 
 
 def parse_manifest(document: dict[str, Any], settings: dict[str, str], *, where: str) -> Manifest:

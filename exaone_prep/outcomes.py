@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from exaone_prep import layout
 from exaone_prep.dataset import Dataset, Earlier
-from exaone_prep.errors import DatasetError
+from exaone_prep.errors import REMEDIES, DatasetError
 from exaone_prep.ledger import GroupRecord, read_ledger
 from exaone_prep.storage import read_all
 from exaone_prep.survey_table import SCHEMA as SURVEY
@@ -86,6 +86,36 @@ def stain_table(surveys: pa.Table) -> pa.Table:
 def read_outcomes(dataset: Dataset) -> pa.Table:
     """Outcomes as far as the data set is built, from ledger and survey."""
     return outcomes_table(dataset, read_surveys(dataset, read_ledger(dataset.storage), SURVEY_COLUMNS))
+
+
+def cohort_rows(outcomes: pa.Table) -> list[dict[str, Any]]:
+    """What became of the slides, one row per cohort: counts per outcome, and patches kept."""
+    rows = outcomes.select(["cohort", "outcome", "kept"]).to_pylist()
+    return [
+        {
+            "cohort": cohort,
+            "slides": len(some),
+            **{name: sum(row["outcome"] == name for row in some) for name in ("done", "empty", "quarantined")},
+            "patches": sum(row["kept"] for row in some),
+        }
+        for cohort in sorted({row["cohort"] for row in rows})
+        for some in [[row for row in rows if row["cohort"] == cohort]]
+    ]
+
+
+def quarantine_rows(outcomes: pa.Table) -> list[dict[str, str]]:
+    """Slides that are set aside, with the reason, a sentence, and what to do."""
+    return [
+        {
+            "slide": row["slide_id"],
+            "cohort": row["cohort"],
+            "reason": row["reason"],
+            "sentence": row["sentence"],
+            "what to do": REMEDIES[row["reason"]],
+        }
+        for row in outcomes.select(["slide_id", "cohort", "outcome", "reason", "sentence"]).to_pylist()
+        if row["outcome"] == "quarantined"
+    ]
 
 
 def earlier(dataset: Dataset) -> Earlier:

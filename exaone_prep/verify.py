@@ -102,6 +102,30 @@ def verify(
     return result
 
 
+def ensure_verified(dataset: Dataset) -> dict[str, Any]:
+    """The last verification of a data set, if whoever reads its shards may rely on it.
+
+    Returns:
+        What `verification.json` holds.
+
+    Raises:
+        DatasetError: There is none, it found damage, was only quick, or the data set is another one by now.
+    """
+    where = dataset.storage.url
+    try:
+        last: dict[str, Any] = json.loads(dataset.storage.read(layout.VERIFICATION))
+    except FileNotFoundError as error:
+        raise DatasetError(f"{where} was not verified yet: run `exaone-prep verify` on it.") from error
+    build = read_build(dataset.storage)
+    if build is None or build["digest"] != last["digest"]:
+        raise DatasetError(f"{where} was verified before it was what it is now: run `exaone-prep verify` on it.")
+    if last["problems"]:
+        raise DatasetError(f"{where} is damaged, says its last verification: {last['problems'][0]}")
+    if last["depth"] == "quick":
+        raise DatasetError(f"Of {where} only sizes were verified: run `exaone-prep verify` without --quick.")
+    return last
+
+
 def _keep(storage: Storage, result: Verification) -> None:
     document = {**vars(result), "time": time.time(), "problems": list(result.problems)[:1000]}
     storage.replace(layout.VERIFICATION, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())

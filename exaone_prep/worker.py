@@ -116,8 +116,8 @@ def serve(connection: Connection[Any, Any]) -> None:
             line.send(Failed(None, traceback.format_exc()))
 
 
-def _die_with(parent: int) -> None:
-    # A killed parent cannot tell its children; a busy child would go on to the end of its slide.
+def die_with(parent: int) -> None:
+    """End this process when its parent is gone: a killed one cannot tell its children, and they would go on."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -127,7 +127,7 @@ def main() -> None:
     """Entry point of the child."""
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the parent decides
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=die_with, args=(os.getppid(),), daemon=True).start()
     if PREPARE in sys.argv[2:]:
         importlib.import_module("exaone_prep.survey")
         importlib.import_module("exaone_prep.cut")

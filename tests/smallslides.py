@@ -16,6 +16,7 @@ from exaone_prep.dataset import Dataset, create_dataset, open_dataset
 from exaone_prep.manifest import Manifest, parse_manifest
 from exaone_prep.phantom.pyramid import Pyramid, write_pyramid
 from exaone_prep.pool import WorkerPool, nameless_log
+from exaone_prep.site import Here
 
 Rgb = NDArray[np.uint8]
 
@@ -86,5 +87,5 @@ def build_small(manifest: Manifest, out: Path, *, workers: int = 1) -> Dataset:
     """Build a data set in this process (its workers are processes of their own, as always)."""
     dataset = create_dataset(out, manifest, base=out.parent)
     with nameless_log() as log, WorkerPool(workers, log) as pool:
-        build_dataset(dataset, pool=pool, scratch=None, console=Console(quiet=True))
+        build_dataset(dataset, Here(pool=pool), Console(quiet=True))
     return open_dataset(out)

@@ -1,0 +1,137 @@
+"""A build on a Dask cluster: the bytes of a local one, whatever dies; what cannot work is said in a sentence."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.builds import build, build_words, command, digest_of, files_of, finish, start
+from tests.daskcluster import DaskProcesses, children_of, dask_processes, wait_until
+from tests.smallslides import small_slides
+
+SMALL = ("--set", "shards.slides_per_group=1", "--set", "shards.samples_per_shard=5", "--set", "splits={}")
+STOPS_WITHIN_S = 30
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slides")
+    small_slides(folder, 3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local(slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set as one machine builds it."""
+    out = tmp_path_factory.mktemp("local") / "dataset"
+    build(slides, out, *SMALL)
+    return out
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskProcesses]:
+    """A scheduler; each test starts the workers that it needs."""
+    with dask_processes(tmp_path_factory.mktemp("dask")) as processes:
+        yield processes
+
+
+def attempts(out: Path) -> list[str]:
+    return [json.loads(file.read_text())["sentence"] for file in sorted((out / "attempts").glob("*.json"))]
+
+
+def ledger(out: Path) -> list[dict[str, object]]:
+    return [json.loads(file.read_text()) for file in sorted((out / "ledger").glob("*.json"))]
+
+
+def test_a_cluster_makes_the_bytes_of_one_machine_also_when_a_worker_is_killed(
+    slides: Path, local: Path, cluster: DaskProcesses, tmp_path: Path
+) -> None:
+    first, second = cluster.start_worker(threads=2), cluster.start_worker(threads=1)
+    out = tmp_path / "dataset"
+    driver = start(*build_words(slides, out), *SMALL, "--dask", cluster.address)
+    wait_until(lambda: bool(children_of(first.pid)), 60)
+    first.kill()
+    ended = finish(driver)
+    assert ended.code == 0, ended.err
+    assert files_of(out) == files_of(local)
+    (sentence,) = attempts(out)
+    assert "was lost while it built group" in sentence
+    assert list((out / "progress").iterdir()) == []
+    # As many processes as the Dask worker has threads.
+    assert {record["built"]["workers"] for record in ledger(out)} <= {1, 2}  # type: ignore[index]
+    assert command("verify", str(out), "--deep").code == 0
+    second.kill()
+
+
+def test_a_driver_that_is_interrupted_ends_its_groups_everywhere_within_half_a_minute(
+    slides: Path, cluster: DaskProcesses, tmp_path: Path
+) -> None:
+    worker = cluster.start_worker(threads=1)
+    out = tmp_path / "dataset"
+    words = (*build_words(slides, out), *SMALL, "--dask", cluster.address, "--scratch", str(tmp_path / "scratch"))
+    driver = start(*words)
+    wait_until(lambda: bool(children_of(worker.pid)) and any(tmp_path.glob("scratch/*/group-*")), 60)
+    began = time.monotonic()
+    driver.send_signal(signal.SIGTERM)
+    assert finish(driver).code == 130
+    wait_until(lambda: not children_of(worker.pid), STOPS_WITHIN_S - (time.monotonic() - began))
+    assert not any(tmp_path.glob("scratch/*/group-*"))
+    worker.kill()
+
+
+def test_groups_of_a_driver_that_was_killed_end_by_themselves(
+    slides: Path, cluster: DaskProcesses, tmp_path: Path
+) -> None:
+    worker = cluster.start_worker(threads=1)
+    driver = start(*build_words(slides, tmp_path / "dataset"), *SMALL, "--dask", cluster.address)
+    wait_until(lambda: bool(children_of(worker.pid)), 60)
+    driver.kill()
+    finish(driver)
+    wait_until(lambda: not children_of(worker.pid), STOPS_WITHIN_S)
+    worker.kill()
+
+
+def test_a_worker_with_other_versions_is_refused_naming_both_environments(
+    slides: Path, cluster: DaskProcesses, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.metadata as metadata\n"
+        "found = metadata.version\n"
+        "metadata.version = lambda name: '0.0.1' if name == 'simplejpeg' else found(name)\n"
+    )
+    worker = cluster.start_worker(variables={"PYTHONPATH": str(tmp_path)})
+    ended = command(*build_words(slides, tmp_path / "dataset"), *SMALL, "--dask", cluster.address)
+    assert ended.code == 2, ended.err
+    sentence = ended.err.strip().splitlines()[-1]
+    assert "No worker of the Dask cluster can build this data set" in sentence
+    assert "simplejpeg=0.0.1" in sentence
+    assert not (tmp_path / "dataset" / "ledger").exists()
+    worker.kill()
+
+
+def test_a_scheduler_that_is_lost_or_not_there_is_said_in_a_sentence(slides: Path, local: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dataset"
+    with dask_processes(tmp_path) as cluster:
+        words = (*build_words(slides, out), *SMALL, "--dask", cluster.address)
+        worker = cluster.start_worker()
+        driver = start(*words)
+        wait_until(lambda: bool(children_of(worker.pid)), 60)
+        cluster.scheduler.kill()
+        ended = finish(driver)
+        assert ended.code == 1, ended.err
+        assert "scheduler at" in ended.err.strip().splitlines()[-1]
+        assert "Traceback" not in ended.err
+        wait_until(lambda: not children_of(worker.pid), STOPS_WITHIN_S)
+    ended = command(*words)
+    assert ended.code == 1
+    assert "There is no Dask scheduler at" in ended.err
+
+
+@pytest.mark.soak
+def test_a_cluster_on_this_machine_makes_the_same_bytes(slides: Path, local: Path, tmp_path: Path) -> None:
+    assert build(slides, tmp_path / "dataset", *SMALL, "--dask", "local", "--workers", "2") == digest_of(local)

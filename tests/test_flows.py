@@ -1,0 +1,218 @@
+"""Flows against a real Prefect server: they show what the ledger says, and a killed one goes on where it was."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from exaone_prep.errors import DatasetError, ManifestError, VerificationError
+from exaone_prep.steps import KILL_AT
+from flows.pretrain import NoTrainerError, pretrain
+from flows.served import NoServerError, ServedFlow
+from flows.tile_and_normalize import tile_and_normalize
+from flows.verify_shards import verify_shards
+from tests.builds import digest_of
+from tests.daskcluster import children_of, wait_until
+from tests.prefectserver import ROOT, Server, server_of_tests, worker
+from tests.smallslides import small_slides
+
+SHARDS = {"slides_per_group": 1, "samples_per_shard": 5}
+COHORT = "lab"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with server_of_tests(tmp_path_factory.mktemp("prefect")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slides")
+    small_slides(folder, 3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(slides: Path) -> Iterator[dict[str, str]]:
+    """The environment of an S3 server whose bucket holds slides and manifest."""
+    moto: Any = importlib.import_module("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "none",
+        "AWS_SECRET_ACCESS_KEY": "none",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        files = bucket()
+        files.mkdir("bucket")
+        for slide in sorted(slides.iterdir()):
+            files.put_file(str(slide), f"bucket/corpus/slides/{slide.name}")
+        files.pipe_file("bucket/corpus/manifest.yaml", manifest_text("slides/*.tiff").encode())
+        yield environment
+    moto.stop()
+
+
+def bucket() -> Any:
+    import s3fs
+
+    return s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+
+
+def manifest_text(pattern: str) -> str:
+    cohort = {"name": COHORT, "slides": [pattern]}
+    return yaml.safe_dump({"name": "small", "cohorts": [cohort], "shards": SHARDS, "splits": {}})
+
+
+def write_manifest(folder: Path, slides: Path) -> Path:
+    path = folder / "manifest.yaml"
+    path.write_text(manifest_text(f"{slides}/*.tiff"))
+    return path
+
+
+def run_of(server: Server, out: Path) -> UUID:
+    """The only flow run that built a data set."""
+    with server.client() as client:
+        (run,) = (run for run in client.read_flow_runs() if f"dataset:{out}" in run.tags)
+        return run.id
+
+
+def state_of(server: Server, run: UUID) -> str:
+    found = server.flow_run(run).state_type
+    assert found is not None
+    return found.value
+
+
+def test_a_killed_run_is_shown_as_crashed_and_the_next_one_redoes_no_committed_group(
+    server: Server, slides: Path, store: dict[str, str], tmp_path: Path
+) -> None:
+    server.run("tools/prefect_setup.py")
+    places = {"manifest": "s3://bucket/corpus/manifest.yaml", "out": "s3://bucket/dataset"}
+    with worker(server, {**store, KILL_AT: "ledger-after:1"}) as process:
+        killed = server.deployment_run("tile-and-normalize/local", watch=False, **places)
+        # A power failure takes both: the worker is frozen, so that it cannot report the death of the flow.
+        wait_until(lambda: state_of(server, killed) == "RUNNING", 120)
+        process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: not children_of(process.pid), 120)
+    assert state_of(server, killed) == "RUNNING"
+    (committed,) = bucket().ls("bucket/dataset/ledger")
+    before = bucket().cat_file(committed)
+
+    with worker(server, store):
+        again = server.deployment_run("tile-and-normalize/local", watch=True, **places)
+    assert state_of(server, again) == "COMPLETED"
+    assert bucket().cat_file(committed) == before
+    assert state_of(server, killed) == "CRASHED"
+    assert set(server.groups(killed).values()) <= {"COMPLETED", "CRASHED"}
+    assert sorted(server.groups(again).values()) == ["COMPLETED", "COMPLETED"]
+    verification = json.loads(bucket().cat_file("bucket/dataset/verification.json"))
+    assert (verification["depth"], verification["problems"]) == ("full", [])
+
+
+def test_a_flow_leaves_a_verified_data_set_and_shows_what_became_of_the_slides(server: Server, tmp_path: Path) -> None:
+    small_slides(tmp_path / "slides", 2)
+    (tmp_path / "slides" / "broken.tiff").write_bytes(b"")
+    out = tmp_path / "dataset"
+    with server.here():
+        digest = tile_and_normalize(str(write_manifest(tmp_path, tmp_path / "slides")), str(out), depth="deep")
+        assert digest == digest_of(out)
+        assert verify_shards(str(out)) == digest
+        with pytest.raises(NoTrainerError, match="no trainer"):
+            pretrain([str(out)])
+        (out / "verification.json").unlink()
+        with pytest.raises(DatasetError, match="was not verified yet"):
+            pretrain([str(out)])
+        next((out / "shards" / "train").glob("*.tar")).write_bytes(b"x" * 512)
+        with pytest.raises(VerificationError, match="bytes, the ledger says"):
+            verify_shards(str(out))
+        with pytest.raises(DatasetError, match="is damaged"):
+            pretrain([str(out)])
+    artifacts = server.artifacts(run_of(server, out))
+    assert artifacts["groups"] == 100.0
+    (cohort,) = json.loads(artifacts["cohorts"])
+    assert (cohort["cohort"], cohort["slides"], cohort["done"], cohort["quarantined"]) == (COHORT, 3, 2, 1)
+    (aside,) = json.loads(artifacts["quarantine"])
+    assert (aside["slide"], aside["reason"]) == ("broken", "empty_file")
+    assert aside["what to do"]
+    assert "data:image/jpeg;base64," in artifacts["summary"]
+    assert f"`{digest}`" in artifacts["summary"]
+
+
+def test_a_group_that_fails_three_times_is_failed_and_the_others_are_completed(server: Server, tmp_path: Path) -> None:
+    files = small_slides(tmp_path / "slides", 2)
+    manifest, out = str(write_manifest(tmp_path, tmp_path / "slides")), tmp_path / "dataset"
+    from exaone_prep.dataset import create_dataset
+    from exaone_prep.manifest import load_manifest
+
+    create_dataset(out, load_manifest(Path(manifest)), base=tmp_path)
+    os.rename(files[0], tmp_path / "away.tiff")  # noqa: PTH104
+    with server.here(), pytest.raises(Exception, match="1 of 2 groups could not be built"):
+        tile_and_normalize(manifest, str(out))
+    states = server.groups(run_of(server, out))
+    assert sorted(states.values()) == ["COMPLETED", "FAILED"]
+    assert state_of(server, run_of(server, out)) == "FAILED"
+    assert len(list((out / "attempts").iterdir())) == 3
+
+
+def test_a_relative_manifest_is_refused_naming_the_host_where_it_was_looked_for(server: Server) -> None:
+    with server.here(), pytest.raises(ManifestError) as refused:
+        tile_and_normalize("data_manifest.yaml", "/tmp/never")
+    assert socket.gethostname() in str(refused.value)
+    assert str(Path.cwd()) in str(refused.value)
+
+
+@pytest.mark.parametrize("flow", [tile_and_normalize, verify_shards, pretrain])
+def test_a_flow_without_a_server_refuses_instead_of_starting_one(flow: ServedFlow[..., Any]) -> None:
+    with temporary_settings(restore_defaults={PREFECT_API_URL}), pytest.raises(NoServerError, match="PREFECT_API_URL"):
+        flow()
+
+
+def test_deployments_give_parameters_that_their_flows_have_and_every_parameter_is_described() -> None:
+    document = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    names = set()
+    for deployment in document["deployments"]:
+        module, _, name = deployment["entrypoint"].removesuffix("").partition(":")
+        flow = getattr(importlib.import_module(module.removesuffix(".py").replace("/", ".")), name)
+        names.add(f"{flow.name}/{deployment['name']}")
+        properties = flow.parameters.properties
+        assert set(deployment["parameters"]) <= set(properties)
+        assert all(one["description"] for one in properties.values())
+        assert set(properties) == set(inspect.signature(flow.fn).parameters)
+        assert deployment["tags"]
+        assert flow.retries == 0
+    assert names == {
+        "tile-and-normalize/local",
+        "tile-and-normalize/cpu-cluster",
+        "tile-and-normalize/gpu-cluster",
+        "verify-shards/local",
+        "pretrain/local",
+    }
+
+
+@pytest.mark.soak
+def test_setting_up_may_be_repeated_and_knows_gpus_only_when_asked(server: Server) -> None:
+    server.run("tools/prefect_setup.py")
+    with server.client() as client:
+        assert [pool.name for pool in client.read_work_pools()] == ["exaone-cpu"]
+        assert not [one for one in client.read_deployments() if one.name == "gpu-cluster"]
+    for _ in range(2):
+        server.run("tools/prefect_setup.py", "--gpu")
+    with server.client() as client:
+        assert sorted(pool.name for pool in client.read_work_pools()) == ["exaone-cpu", "exaone-gpu"]
+        assert len(client.read_deployments()) == 5
