@@ -28,7 +28,7 @@ DOCKER = ROOT / "docker"
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 BIN = Path(sys.executable).parent
 NOBODY = 65534
-ONCE = {"minio-volume", "bucket"}
+ONCE = {"minio-volume", "bucket", "prefect-setup", "prefect-setup-gpu"}
 """Services that end."""
 EXACT_TAG = re.compile(r"[\w./-]+:(?!latest)[\w.-]*\d[\w.-]*(@sha256:[0-9a-f]{64})?")
 
@@ -170,14 +170,31 @@ def test_the_last_stage_is_not_root_and_has_a_health_check() -> None:
 
 
 def test_the_context_of_the_build_is_what_the_dockerfile_copies() -> None:
-    lines = re.findall(r"^COPY (?!--from)(?:--\S+ )?(.*) \S+$", DOCKERFILE, flags=re.MULTILINE)
-    copied = {name for line in lines for name in line.split()}
+    copied = {name for names, _ in copies() for name in names}
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
     allowed = {line[1:] for line in ignore if line.startswith("!")}
     assert "*" in ignore
     assert {re.sub(r"/\*.*", "", line) for line in allowed} == copied
     for name in copied:
         assert (ROOT / name).exists(), name
+
+
+def copies() -> list[tuple[list[str], str]]:
+    """What the Dockerfile copies from the repository, and where to."""
+    lines = re.findall(r"^COPY (?!--from)(?:--\S+ )?(.*) (\S+)$", DOCKERFILE, flags=re.MULTILINE)
+    return [(names.split(), target) for names, target in lines]
+
+
+def test_deployments_find_their_flows_where_the_image_has_them(services: dict[str, Any]) -> None:
+    laid = {target: ROOT / names[0] for names, target in copies() if target.startswith("/app/")}
+    assert all(target == f"/app/{source.relative_to(ROOT)}" for target, source in laid.items())
+    assert {"/app/prefect.yaml", "/app/flows"} <= set(laid)
+    pools = {word for name, service in services.items() if "worker" in name for word in service["command"]}
+    for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
+        assert deployment["entrypoint"].split("/")[0] == "flows"
+        assert deployment["work_pool"]["name"] in pools
+    for name in ("prefect-setup", "prefect-setup-gpu"):
+        assert services[name]["command"][1] in laid
 
 
 def test_prometheus_asks_services_that_are_there(services: dict[str, Any]) -> None:
