@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--slides", type=int, default=PAPER_SLIDES)
     parser.add_argument("--patches", type=int, default=PAPER_PATCHES)
     parser.add_argument("--processes", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where 9 GB fit; by default a temporary folder")
+    parser.add_argument("--folder", type=Path, help="where 6 GB fit; by default a temporary folder")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--within", action="store_true", help="fail above 2 GB of memory or 8 minutes")
     arguments = parser.parse_args()

@@ -21,7 +21,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from exaone_prep.errors import PrepError, StorageConflictError
-from exaone_prep.storage import LocalStorage, ObjectStorage, Storage, open_storage, put_bytes, sha256_of
+from exaone_prep.storage import LocalStorage, ObjectStorage, Storage, open_storage, put_bytes, read_all, sha256_of
 
 SHM = Path("/dev/shm")
 needs_other_file_system = pytest.mark.skipif(
@@ -130,6 +130,22 @@ def test_names_are_the_files_of_one_folder_sorted(storage: Storage, tmp_path: Pa
     for path in ("ledger/b", "ledger/a", "ledger/deeper/c", "ledger-other/d", "e"):
         put_bytes(storage, path, path.encode(), tmp_path)
     assert storage.names("ledger") == ["a", "b"]
+
+
+def test_sizes_of_a_folder_come_from_one_listing(storage: Storage, tmp_path: Path) -> None:
+    for path, size in (("ledger/b", 3), ("ledger/a", 0), ("ledger/deeper/c", 1), ("e", 2)):
+        put_bytes(storage, path, b"x" * size, tmp_path)
+    assert storage.sizes("ledger") == {"a": 0, "b": 3}
+    assert storage.sizes("nothing") == {}
+
+
+def test_many_files_are_read_in_the_order_they_are_asked_for(storage: Storage, tmp_path: Path) -> None:
+    paths = [f"ledger/{number}" for number in range(40)]
+    for path in paths:
+        put_bytes(storage, path, path.encode(), tmp_path)
+    assert [data.decode() for data in read_all(storage, paths[::-1])] == paths[::-1]
+    with pytest.raises(FileNotFoundError):
+        list(read_all(storage, [*paths, "ledger/none"]))
 
 
 def test_heartbeats_are_replaced_and_removed(storage: Storage) -> None:
