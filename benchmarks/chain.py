@@ -199,7 +199,7 @@ def inputs(arguments: argparse.Namespace) -> dict[str, Path]:
     side_px, base_px = arguments.side_px, min(4096, arguments.side_px)
     found = {
         "": repeated_phantom(side_px, base_px=base_px),
-        "_40x": repeated_phantom(side_px, 0.25, base_px=base_px),
+        "_40x": repeated_phantom(2 * side_px, 0.25, base_px=base_px),  # as much tissue
     }
     real = repeated_real(side_px)
     return found if real is None else found | {"_real": real}
@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
     parser.add_argument("--output", type=Path, help="also write that object to a file")
     parser.add_argument("--slide", type=Path, help="a slide of one's own, instead of generated ones")
-    parser.add_argument("--side-px", type=int, default=LARGE_PX, help="of the generated slides")
+    parser.add_argument("--side-px", type=int, default=LARGE_PX, help="of the generated slides at 20×")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--no-peers", action="store_true", help="without other tools")
     parser.add_argument("--no-growth", action="store_true", help="without larger slides and groups")

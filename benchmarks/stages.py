@@ -58,8 +58,7 @@ def steps(slide: Surveyed, positions: NDArray[np.int64], *, fit: str = "slide", 
     reader = open_slide(slide.path, manifest.readers)
     try:
         with open_patches(reader, slide.path, slide.choice, manifest.patch.size_px, slide.pixels) as patches:
-            patches.expect(positions)
-            for x, y in positions.tolist():
+            for x, y in positions[patches.expect(positions)].tolist():
                 times = [clock()]
                 patch = patches.read(x, y)
                 times.append(clock())
@@ -95,9 +94,9 @@ def read_ms(slide: Surveyed, positions: NDArray[np.int64], source: PixelSource) 
     reader = open_slide(slide.path, slide.manifest.readers)
     try:
         with open_patches(reader, slide.path, slide.choice, slide.manifest.patch.size_px, source) as patches:
-            patches.expect(positions)
+            order = patches.expect(positions)
             began = time.process_time_ns()
-            for x, y in positions.tolist():
+            for x, y in positions[order].tolist():
                 patches.read(x, y)
             return (time.process_time_ns() - began) / 1e6 / len(positions)
     finally:

@@ -106,10 +106,10 @@ class CutJob:
                 open_patches(reader, self.path, self.choice, self.manifest.patch.size_px, self.pixels) as patches,
                 Spool(self.spool, level0, fractions) as spool,
             ):
-                patches.expect(positions)
+                order = patches.expect(positions)
                 batch: list[tuple[int, NDArray[np.uint8], QualityMeasures]] = []
-                for number, (x, y) in enumerate(positions.tolist()):
-                    tell(number)
+                for done, (number, (x, y)) in enumerate(zip(order.tolist(), positions[order].tolist(), strict=True)):
+                    tell(done)
                     try:
                         patch = patches.read(x, y)
                     except UnreadableRegionError as error:

@@ -6,6 +6,7 @@ import os
 import platform
 import socket
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
@@ -64,8 +65,13 @@ def describe(versions: dict[str, str]) -> dict[str, object]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "cpu": _cpu_model(),
-        "versions": {**versions, **{name: version(name) for name in _TABLE_PACKAGES}},
+        "versions": {**versions, **_table_versions()},
     }
+
+
+@cache
+def _table_versions() -> dict[str, str]:
+    return {name: version(name) for name in _TABLE_PACKAGES}  # ten milliseconds of reading metadata
 
 
 def in_words(environment: dict[str, object]) -> str:

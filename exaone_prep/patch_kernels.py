@@ -86,8 +86,8 @@ def apart(a: np.uint16, b: np.uint16) -> np.uint16:
 def total(values: Words) -> np.uint32:
     """Sum of up to 65,537 values."""
     found = np.uint32(0)
-    for value in values:
-        found += np.uint32(value)
+    for i in range(len(values)):
+        found += np.uint32(values[i])
     return found
 
 

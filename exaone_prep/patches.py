@@ -29,14 +29,19 @@ class PatchReader:
         self._size_px = size_px
         self._tiles = tiles
 
-    def expect(self, positions: NDArray[np.int64]) -> None:
-        """Announce the patches that will be read, each once and row after row, so that no tile is decoded twice.
+    def expect(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Announce the patches that will be read, each once, so that no tile is decoded twice.
 
         Args:
             positions: int64 (N, 2), x and y of upper left corners, in pixels of the level.
+
+        Returns:
+            int64 (N,), the order in which to read them: what is read does not depend on it, how long it takes does.
         """
-        if self._tiles is not None:
-            self._tiles.expect(positions, self._choice.read_size_px)
+        if self._tiles is None:
+            return np.arange(len(positions))
+        self._tiles.expect(positions, self._choice.read_size_px)
+        return self._tiles.order(positions, self._choice.read_size_px)
 
     def read(self, x_px: int, y_px: int) -> NDArray[np.uint8]:
         """The patch whose upper left corner is at pixel (x, y) of the level: uint8 (size, size, 3).

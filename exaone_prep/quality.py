@@ -77,16 +77,15 @@ def measure(patch: NDArray[np.uint8]) -> QualityMeasures:
     Raises:
         ValueError: The patch is not uint8 (H, W, 3) of at least 8×8.
     """
-    if patch.dtype != np.uint8 or patch.ndim != 3 or patch.shape[2] != 3 or min(patch.shape[:2]) < BLOCK_PX:
-        raise ValueError(f"a patch must be uint8 (H, W, 3) of at least 8×8, not {patch.dtype} {patch.shape}")
-    height_px, width_px, _ = patch.shape
-    counts = np.empty(5, dtype=np.int64)
-    patch_kernels_compiled().count_quality(np.ascontiguousarray(patch).reshape(height_px, 3 * width_px), LIMITS, counts)
-    white, black, pen, bend, slope = counts.tolist()
+    height_px, width_px, channels = patch.shape if patch.ndim == 3 else (0, 0, 0)
     blocks = (height_px // BLOCK_PX) * (width_px // BLOCK_PX)
-    return QualityMeasures(
-        white=white / blocks, black=black / blocks, pen=pen / blocks, sharpness=bend / slope if slope else 0.0
-    )
+    if patch.dtype != np.uint8 or channels != 3 or not blocks:
+        raise ValueError(f"a patch must be uint8 (H, W, 3) of at least 8×8, not {patch.dtype} {patch.shape}")
+    counts = np.empty(5, dtype=np.int64)
+    rows = np.ascontiguousarray(patch).reshape(height_px, 3 * width_px)
+    patch_kernels_compiled().count_quality(rows, LIMITS, counts)
+    white, black, pen, bend, slope = counts.tolist()
+    return QualityMeasures(white / blocks, black / blocks, pen / blocks, bend / slope if slope else 0.0)
 
 
 def verdict(measures: QualityMeasures, settings: Quality) -> Verdict:

@@ -66,7 +66,7 @@ class StainStep:
         self._pictures = pictures
         self._identity = identity
         self._normalizer: stain.Normalizer | None = None
-        self._made = np.empty(0, dtype=np.uint8)
+        self._made, self._sums = np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.int64)
         self.patches_at_once = _PLUGGED_IN if self._settings.plugged_in else 1
         if self._settings.method == "macenko":
             self._normalizer = stain.Normalizer(
@@ -91,12 +91,11 @@ class StainStep:
         # One patch is not copied, and its place is used again: it stays in the cache on its way to the encoder.
         patches = raw[0][None] if len(raw) == 1 else np.stack(raw)
         if self._made.shape != patches.shape:
-            self._made = np.empty_like(patches)
-        done = self._normalizer(patches, out=self._made)
-        # With Macenko's method no patch but a dropped one has the status `none`.
+            self._made, self._sums = np.empty(patches.shape, np.uint8), np.empty((len(patches), 6), np.int64)
+        chosen = self._normalizer.write(patches, self._made, self._sums)
         return [
-            Finished(patch, None if status == "none" else status, sums)
-            for patch, status, sums in zip(done.patches, done.status, done.sums, strict=True)
+            Finished(self._made[number], None if choice.status == "none" else choice.status, self._sums[number])
+            for number, choice in enumerate(chosen)
         ]
 
     def _plugged_in(self, raw: Sequence[NDArray[np.uint8]]) -> list[Finished]:

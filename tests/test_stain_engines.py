@@ -22,7 +22,7 @@ from exaone_prep import stain
 from exaone_prep.errors import ManifestError
 from exaone_prep.stain import device
 from exaone_prep.stain.algebra import Vector
-from exaone_prep.stain.density import EXACT_SUM_PIXELS
+from exaone_prep.stain.density import EXACT_SUM_PIXELS, OD_FIXED, OD_TABLE
 from exaone_prep.stain.engine import AngleQuery, ConcentrationQuery
 from exaone_prep.stain.numpy_engine import NumpyEngine
 from exaone_prep.stain.one_by_one import OneByOne
@@ -33,7 +33,7 @@ from tests.test_stain_apply import STRANGE
 
 REASON = "numba is not in this environment"
 numba_engine = pytest.importorskip("exaone_prep.stain.numba_engine", reason=REASON)
-kernels = pytest.importorskip("exaone_prep.stain.kernels", reason=REASON)
+fit_kernels = pytest.importorskip("exaone_prep.stain.fit_kernels", reason=REASON)
 
 Pixels = NDArray[np.uint8]
 ROOT = Path(__file__).resolve().parents[1]
@@ -177,7 +177,7 @@ def test_order_statistics_along_any_axes_have_equal_bits(
 @settings(max_examples=300, deadline=None)
 def test_selection_is_that_of_sorting(values: NDArray[np.float64], share: float) -> None:
     rank = round(share * (len(values) - 1))
-    chosen = kernels.select(np.append(values, 7.0), len(values), rank)
+    chosen = fit_kernels.select(np.append(values, 7.0), len(values), rank)
     assert chosen == np.sort(values)[rank]
     assert not np.signbit(chosen) or chosen < 0
 
@@ -332,3 +332,23 @@ def test_a_gpu_that_cannot_be_used_is_refused_in_a_sentence() -> None:
 def test_no_threads_at_all_are_refused() -> None:
     with pytest.raises(ValueError, match="thread"):
         stain.normalize(np.zeros((1, 4, 4, 3), dtype=np.uint8), fit="patch", threads=0)
+
+
+def test_no_pixel_within_a_limit_is_missed_by_the_coarse_search() -> None:
+    rng = np.random.default_rng(5)
+    levels = np.concatenate([rng.integers(0, 256, (3000, 3)), np.zeros((8, 3)), np.full((8, 3), 255)]).astype(np.uint8)
+    density = OD_TABLE[levels]
+    coarse = np.ascontiguousarray((OD_FIXED.astype(np.int32)[levels] >> 9).astype(np.int16).T)
+    kept, index = np.ones(len(levels), np.uint8), np.empty(2 * 4096, np.int32)
+    flagged_of_all = 0
+    for _ in range(300):
+        axes = rng.normal(size=(2, 3)) * 10 ** rng.uniform(-3, 3)
+        forms = np.stack([density[:, 0] * a + density[:, 1] * b + density[:, 2] * c for a, b, c in axes])
+        bounds = np.array([rng.choice(form) for form in forms])  # so that some lie on it
+        factors, limits = np.empty((2, 3), np.float32), np.empty(2, np.float32)
+        assert fit_kernels.coarse_forms(axes, bounds, 0.0, factors, limits)
+        found = fit_kernels.tail(coarse, kept, 0, factors, limits, index)
+        within = (forms <= bounds[:, None]).any(axis=0)
+        assert set(np.flatnonzero(within)) <= set(index[:found].tolist())
+        flagged_of_all += found - int(within.sum())
+    assert flagged_of_all < 300 * 0.01 * len(levels)

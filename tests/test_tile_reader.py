@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exaone_prep.errors import UnreachableError
-from exaone_prep.slides import SlideReader, UnreadableRegionError, open_slide
+from exaone_prep.slides import SlideReader, UnreadableRegionError, open_slide, tile_reader
 from exaone_prep.slides.jpeg_tile import TileError, complete, decode, stream_head
 from exaone_prep.slides.tile_index import TileIndex, index_tiles
 from exaone_prep.slides.tile_reader import TileReader
@@ -282,10 +283,13 @@ def test_all_real_slides_are_among_these() -> None:
     side=st.sampled_from([48, 64, 150]),
     stride=st.sampled_from([32, 48, 64, 150]),
     rows=st.integers(1, 4),
+    strip_bytes=st.sampled_from([1, 2**17, 3 * 2**19]),
 )
-@settings(max_examples=20, deadline=None)
-def test_each_tile_is_decoded_once_and_nothing_is_kept_in_the_end(tile: int, side: int, stride: int, rows: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+@settings(max_examples=30, deadline=None)
+def test_each_tile_is_decoded_once_in_strips_and_nothing_is_kept_in_the_end(
+    tile: int, side: int, stride: int, rows: int, strip_bytes: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(tile_reader, "_STRIP_BYTES", strip_bytes):
         path = Path(folder) / "slide.tiff"
         rgb = stained(500, 420)
         write_tiled(path, [rgb], Kind(tile_px=(tile, tile)))
@@ -296,7 +300,9 @@ def test_each_tile_is_decoded_once_and_nothing_is_kept_in_the_end(tile: int, sid
             )
             tiles.expect(positions, side)
             needed: set[tuple[int, int]] = set()
-            for x, y in positions.tolist():
+            order = tiles.order(positions, side)
+            assert sorted(order.tolist()) == list(range(len(positions)))
+            for x, y in positions[order].tolist():
                 np.testing.assert_array_equal(tiles.read(x, y, side, side), whole[y : y + side, x : x + side])
                 needed |= {
                     (column, row)
@@ -305,6 +311,17 @@ def test_each_tile_is_decoded_once_and_nothing_is_kept_in_the_end(tile: int, sid
                 }
             assert tiles.decoded == len(needed)
             assert tiles.kept_bytes == 0
+
+
+def test_patches_that_share_no_tile_are_read_row_after_row_and_others_in_strips(tmp_path: Path) -> None:
+    path = tmp_path / "slide.tiff"
+    write_tiled(path, [stained(512, 512)], Kind(tile_px=(128, 128)))
+    positions = np.array([[x, y] for y in range(0, 512, 128) for x in range(0, 512, 128)])
+    with both(path) as (_, tiles), mock.patch.object(tile_reader, "_STRIP_BYTES", 2 * 3 * 128 * 256):
+        assert tiles.order(positions, 128).tolist() == list(range(16))
+        # Half a tile further: strips of two patches each.
+        shared = positions[(positions < 384).all(axis=1)] + 64
+        assert tiles.order(shared, 128).tolist() == [0, 1, 3, 4, 6, 7, 2, 5, 8]
 
 
 def test_a_region_that_was_given_stays_as_it_is_while_others_are_read(tmp_path: Path) -> None:

@@ -30,7 +30,15 @@ _RUN: Final = 8
 """Patches per task of a thread, about."""
 
 
-class _Choice(NamedTuple):
+class Choice(NamedTuple):
+    """What becomes of a patch.
+
+    Attributes:
+        fit: Applied, or the one that failed.
+        correction: By it, None where the pixels stay.
+        status: Of the patch; `none` where it is to be dropped.
+    """
+
     fit: StainFit
     correction: Matrix3 | None
     status: StainStatus
@@ -154,9 +162,20 @@ class Normalizer:
         if out is not None and (out.dtype != np.uint8 or out.shape != patches.shape or not out.flags.c_contiguous):
             raise ValueError(f"out must be contiguous uint8 {patches.shape}, not {out.dtype} {out.shape}.")
         result = np.empty(patches.shape, dtype=np.uint8) if out is None else out
+        sums = np.empty((len(patches), 6), dtype=np.int64)
+        choices = self.write(patches, result, sums)
+        return NormalizedBatch(
+            patches=result,
+            status=tuple([choice.status for choice in choices]),
+            dropped=np.array([choice.status == "none" for choice in choices], dtype=np.bool_),
+            fits=tuple([choice.fit for choice in choices]),
+            sums=sums,
+        )
+
+    def write(self, patches: NDArray[np.uint8], result: NDArray[np.uint8], sums: NDArray[np.int64]) -> Sequence[Choice]:
+        """The work of a call on arguments that are known to be right; what became of each patch."""
         n, n_pixels = len(patches), patches.shape[1] * patches.shape[2]
         given = self._given(n)
-        sums = np.empty((n, 6), dtype=np.int64)
         sets, made = patches.reshape(n, n_pixels, 3), result.reshape(n, n_pixels, 3)
         size = self._engine.sets_at_once(n_pixels)
         parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
@@ -166,18 +185,10 @@ class Normalizer:
             runs = [parts[start : start + run] for start in range(0, len(parts), run)]
             with ThreadPoolExecutor(self._lanes, thread_name_prefix="stain") as executor:
                 done = list(executor.map(lambda parts: self._parts(parts, sets, given, made, sums), runs))
-            choices = [choice for run_choices in done for choice in run_choices]
-        else:
-            choices = self._parts(parts, sets, given, made, sums)
-        return NormalizedBatch(
-            patches=result,
-            status=tuple([choice.status for choice in choices]),
-            dropped=np.array([choice.status == "none" for choice in choices], dtype=np.bool_),
-            fits=tuple([choice.fit for choice in choices]),
-            sums=sums,
-        )
+            return [choice for run_choices in done for choice in run_choices]
+        return self._parts(parts, sets, given, made, sums)
 
-    def _given(self, count: int) -> Sequence[_Choice] | None:
+    def _given(self, count: int) -> Sequence[Choice] | None:
         """What is applied to each patch, None where each is to be fitted first."""
         if self._always is not None:
             return [self._always] * count
@@ -191,28 +202,28 @@ class Normalizer:
         self,
         parts: Sequence[slice],
         sets: NDArray[np.uint8],
-        given: Sequence[_Choice] | None,
+        given: Sequence[Choice] | None,
         made: NDArray[np.uint8],
         sums: NDArray[np.int64],
-    ) -> list[_Choice]:
-        choices: list[_Choice] = []
+    ) -> list[Choice]:
+        choices: list[Choice] = []
         for part in parts:
             with self._engine.load(sets[part]) as loaded:
                 if given is None:
-                    chosen: Sequence[_Choice] = [self._choose(own) for own in fit_loaded(loaded, sets.shape[1])]
+                    chosen: Sequence[Choice] = [self._choose(own) for own in fit_loaded(loaded, sets.shape[1])]
                 else:
                     chosen = given[part]
                 loaded.apply([choice.correction for choice in chosen], made[part], sums[part])
             choices += chosen
         return choices
 
-    def _choose(self, own: StainFit) -> _Choice:
+    def _choose(self, own: StainFit) -> Choice:
         """What becomes of a patch with this fit."""
         if own.status == "ok":
-            return _Choice(own, correction(own, self._reference), "fitted")
+            return Choice(own, correction(own, self._reference), "fitted")
         if self._slide_fit is not None and self._slide_fit.status == "ok":
-            return _Choice(self._slide_fit, correction(self._slide_fit, self._reference), "fallback")
+            return Choice(self._slide_fit, correction(self._slide_fit, self._reference), "fallback")
         if self._on_failure == "reference":
             fit = self._reference.as_fit()
-            return _Choice(fit, correction(fit, self._reference), "fallback")
-        return _Choice(own, None, "none" if self._on_failure == "drop" else "kept")
+            return Choice(fit, correction(fit, self._reference), "fallback")
+        return Choice(own, None, "none" if self._on_failure == "drop" else "kept")

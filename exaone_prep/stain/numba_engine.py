@@ -12,9 +12,8 @@ from exaone_prep.stain.algebra import Matrix3, Vector
 from exaone_prep.stain.compilation import Kernels, compiled
 from exaone_prep.stain.density import EXACT_SUM_PIXELS, MAX_KEPT_LEVEL, OD_FIXED, OD_TABLE
 from exaone_prep.stain.engine import Moments
-from exaone_prep.stain.kernels import NOT_KEPT
 
-_KEPT_FIXED: Final[NDArray[np.int64]] = np.where(np.arange(256) <= MAX_KEPT_LEVEL, OD_FIXED, np.int64(NOT_KEPT))
+_OD_FIXED: Final[NDArray[np.int32]] = OD_FIXED.astype(np.int32)
 
 
 class NumbaPixels:
@@ -23,15 +22,16 @@ class NumbaPixels:
     def __init__(self, pixels: NDArray[np.uint8], kernels: Kernels) -> None:
         self._bytes = np.ascontiguousarray(pixels).reshape(-1)
         self._kernels = kernels
+        count = len(self._bytes) // 3
+        self._coarse, self._passed = np.empty((3, count), dtype=np.int16), np.empty(count, dtype=np.uint8)
         self._n_kept = 0
 
     def moments(self) -> Moments:
         """Exact sums over the kept pixels: int64 within a row of pixels, Python integers across rows."""
         rows = max(1, -(-len(self._bytes) // (3 * EXACT_SUM_PIXELS)))
-        sums = np.zeros((rows, 16), dtype=np.int64)
-        self._kernels.sum_products(self._bytes, _KEPT_FIXED, sums)
-        totals: list[int] = [sum(column) for column in zip(*sums.tolist(), strict=True)]
-        rr, rg, rb, _, _, gg, gb, _, _, _, bb, _, r, g, b, n = totals
+        sums = np.empty((rows, 10), dtype=np.int64)
+        self._kernels.sum_products(self._bytes, _OD_FIXED, MAX_KEPT_LEVEL, self._coarse, self._passed, sums)
+        r, g, b, rr, rg, rb, gg, gb, bb, n = (sum(column) for column in zip(*sums.tolist(), strict=True))
         self._n_kept = n
         return Moments(n_kept=n, sums=(r, g, b), products=(rr, rg, rb, gg, gb, bb))
 
@@ -39,13 +39,24 @@ class NumbaPixels:
         """Order statistics of the pseudo-angle of the kept pixels; `moments` comes before."""
         result = np.empty(2, dtype=np.float64)
         axes, places = np.array((first, second), dtype=np.float64), np.array(ranks, dtype=np.int64)
-        self._kernels.pseudo_angles(self._bytes, OD_TABLE, MAX_KEPT_LEVEL, self._n_kept, axes, places, result)
+        self._kernels.pseudo_angles(
+            self._bytes,
+            self._coarse,
+            self._passed,
+            OD_TABLE,
+            MAX_KEPT_LEVEL,
+            self._n_kept,
+            axes,
+            places,
+            result,
+        )
         return float(result[0]), float(result[1])
 
     def concentrations(self, inverse: tuple[Vector, Vector], rank: int) -> tuple[float, float]:
-        """Order statistic of the two concentrations of all pixels."""
+        """Order statistic of the two concentrations of all pixels; `moments` comes before."""
         result = np.empty(2, dtype=np.float64)
-        self._kernels.concentrations(self._bytes, OD_TABLE, np.array(inverse, dtype=np.float64), rank, result)
+        rows = np.array(inverse, dtype=np.float64)
+        self._kernels.concentrations(self._bytes, self._coarse, self._passed, OD_TABLE, rows, rank, result)
         return float(result[0]), float(result[1])
 
 
