@@ -23,7 +23,7 @@ from flows.pretrain import NoTrainerError, pretrain
 from flows.served import NoServerError, ServedFlow
 from flows.tile_and_normalize import tile_and_normalize
 from flows.verify_shards import verify_shards
-from tests.builds import digest_of
+from tests.builds import command, digest_of
 from tests.daskcluster import children_of, wait_until
 from tests.prefectserver import ROOT, Server, server_of_tests, worker
 from tests.smallslides import small_slides
@@ -216,3 +216,20 @@ def test_setting_up_may_be_repeated_and_knows_gpus_only_when_asked(server: Serve
     with server.client() as client:
         assert sorted(pool.name for pool in client.read_work_pools()) == ["exaone-cpu", "exaone-gpu"]
         assert len(client.read_deployments()) == 5
+
+
+@pytest.mark.soak
+def test_a_deployment_on_a_local_cluster_makes_the_bytes_of_the_command_line(
+    server: Server, slides: Path, tmp_path: Path
+) -> None:
+    server.run("tools/prefect_setup.py")
+    manifest, out = str(write_manifest(tmp_path, slides)), tmp_path / "dataset"
+    with worker(server):
+        run = server.deployment_run(
+            "tile-and-normalize/local", watch=True, manifest=manifest, out=str(out), dask="local", workers="2"
+        )
+    assert sorted(server.groups(run).values()) == ["COMPLETED"] * 3
+    assert json.loads((out / "verification.json").read_text())["problems"] == []
+    ended = command("build", manifest, "--out", str(tmp_path / "other"))
+    assert ended.code == 0, ended.err
+    assert digest_of(out) == digest_of(tmp_path / "other")
