@@ -10,7 +10,7 @@ GPU ?=
 .PHONY: help env base-env demo demo-flow prefect-setup test soak lint format bench bench-long peers pictures lock clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 env: ## Make .venv with everything installed (nothing to do when it is current)
 	@PYTHON="$(PYTHON)" sh tools/environment.sh full

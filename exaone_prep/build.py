@@ -10,7 +10,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -42,11 +42,12 @@ class BuildIncompleteError(PrepError):
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """How an attempt at a group ended."""
+    """How an attempt at a group ended, and where."""
 
     error: PrepError | OSError
     trace: str
     log_tail: str
+    host: str = field(default_factory=socket.gethostname)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +155,7 @@ def _record(storage: Storage, group: int, failure: Failure) -> None:
     sentence = sentence_of(failure.error)
     document = {
         "group": group,
-        "host": socket.gethostname(),
+        "host": failure.host,
         "time": time.time(),
         "error": type(failure.error).__name__,
         "sentence": sentence,

@@ -44,14 +44,10 @@ def attempts(out: Path) -> list[str]:
     return [json.loads(file.read_text())["sentence"] for file in sorted((out / "attempts").glob("*.json"))]
 
 
-def ledger(out: Path) -> list[dict[str, object]]:
-    return [json.loads(file.read_text()) for file in sorted((out / "ledger").glob("*.json"))]
-
-
 def test_a_cluster_makes_the_bytes_of_one_machine_also_when_a_worker_is_killed(
     slides: Path, local: Path, cluster: DaskProcesses, tmp_path: Path
 ) -> None:
-    first, second = cluster.start_worker(threads=2), cluster.start_worker(threads=1)
+    first, second = cluster.start_worker(threads=1), cluster.start_worker(threads=2)
     out = tmp_path / "dataset"
     driver = start(*build_words(slides, out), *SMALL, "--dask", cluster.address)
     wait_until(lambda: bool(children_of(first.pid)), 60)
@@ -62,8 +58,8 @@ def test_a_cluster_makes_the_bytes_of_one_machine_also_when_a_worker_is_killed(
     (sentence,) = attempts(out)
     assert "was lost while it built group" in sentence
     assert list((out / "progress").iterdir()) == []
-    # As many processes as the Dask worker has threads.
-    assert {record["built"]["workers"] for record in ledger(out)} <= {1, 2}  # type: ignore[index]
+    # All by the other worker, with as many processes as that has threads.
+    assert {json.loads(file.read_text())["built"]["workers"] for file in (out / "ledger").iterdir()} == {2}
     assert command("verify", str(out), "--deep").code == 0
     second.kill()
 

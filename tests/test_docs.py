@@ -186,6 +186,11 @@ def test_every_reason_is_in_the_table_of_operations_and_no_other() -> None:
     assert described == set(errors.REASONS)
 
 
+def test_what_to_do_about_a_reason_is_the_same_in_the_code_and_in_operations() -> None:
+    told = {names[0]: others[1] for names, others in rows(section(page("operations.md"), "Reasons")) if names}
+    assert told == errors.REMEDIES
+
+
 def test_every_drop_reason_is_named() -> None:
     below = section(page("operations.md"), "Outcomes")
     for reason in cut.DROP_REASONS:

@@ -23,10 +23,11 @@ from flows.pretrain import NoTrainerError, pretrain
 from flows.served import NoServerError, ServedFlow
 from flows.tile_and_normalize import tile_and_normalize
 from flows.verify_shards import verify_shards
-from tests.builds import digest_of
+from tests.builds import command, digest_of
 from tests.daskcluster import children_of, wait_until
 from tests.prefectserver import ROOT, Server, server_of_tests, worker
 from tests.smallslides import small_slides
+from tests.store import Store
 
 SHARDS = {"slides_per_group": 1, "samples_per_shard": 5}
 COHORT = "lab"
@@ -46,33 +47,18 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(slides: Path) -> Iterator[dict[str, str]]:
-    """The environment of an S3 server whose bucket holds slides and manifest."""
-    moto: Any = importlib.import_module("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "none",
-        "AWS_SECRET_ACCESS_KEY": "none",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        files = bucket()
-        files.mkdir("bucket")
-        for slide in sorted(slides.iterdir()):
-            files.put_file(str(slide), f"bucket/corpus/slides/{slide.name}")
-        files.pipe_file("bucket/corpus/manifest.yaml", manifest_text("slides/*.tiff").encode())
-        yield environment
-    moto.stop()
+def store(slides: Path) -> Iterator[Store]:
+    """An S3 server whose bucket holds slides and manifest."""
+    with Store() as found:
+        found.upload(slides, "corpus/slides")
+        text = manifest_text("slides/*.tiff")
+        found.client().put_object(Bucket=found.bucket, Key="corpus/manifest.yaml", Body=text.encode())
+        yield found
 
 
-def bucket() -> Any:
-    import s3fs
-
-    return s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+def read(store: Store, key: str) -> bytes:
+    data: bytes = store.client().get_object(Bucket=store.bucket, Key=key)["Body"].read()
+    return data
 
 
 def manifest_text(pattern: str) -> str:
@@ -100,28 +86,28 @@ def state_of(server: Server, run: UUID) -> str:
 
 
 def test_a_killed_run_is_shown_as_crashed_and_the_next_one_redoes_no_committed_group(
-    server: Server, slides: Path, store: dict[str, str], tmp_path: Path
+    server: Server, store: Store
 ) -> None:
     server.run("tools/prefect_setup.py")
-    places = {"manifest": "s3://bucket/corpus/manifest.yaml", "out": "s3://bucket/dataset"}
-    with worker(server, {**store, KILL_AT: "ledger-after:1"}) as process:
+    places = {"manifest": store.url("corpus/manifest.yaml"), "out": store.url("dataset")}
+    with worker(server, {**store.environment, KILL_AT: "ledger-after:1"}) as process:
         killed = server.deployment_run("tile-and-normalize/local", watch=False, **places)
         # A power failure takes both: the worker is frozen, so that it cannot report the death of the flow.
         wait_until(lambda: state_of(server, killed) == "RUNNING", 120)
         process.send_signal(signal.SIGSTOP)
         wait_until(lambda: not children_of(process.pid), 120)
     assert state_of(server, killed) == "RUNNING"
-    (committed,) = bucket().ls("bucket/dataset/ledger")
-    before = bucket().cat_file(committed)
+    (committed,) = store.keys("dataset/ledger")
+    before = read(store, committed)
 
-    with worker(server, store):
+    with worker(server, store.environment):
         again = server.deployment_run("tile-and-normalize/local", watch=True, **places)
     assert state_of(server, again) == "COMPLETED"
-    assert bucket().cat_file(committed) == before
+    assert read(store, committed) == before
     assert state_of(server, killed) == "CRASHED"
     assert set(server.groups(killed).values()) <= {"COMPLETED", "CRASHED"}
     assert sorted(server.groups(again).values()) == ["COMPLETED", "COMPLETED"]
-    verification = json.loads(bucket().cat_file("bucket/dataset/verification.json"))
+    verification = json.loads(read(store, "dataset/verification.json"))
     assert (verification["depth"], verification["problems"]) == ("full", [])
 
 
@@ -216,3 +202,20 @@ def test_setting_up_may_be_repeated_and_knows_gpus_only_when_asked(server: Serve
     with server.client() as client:
         assert sorted(pool.name for pool in client.read_work_pools()) == ["exaone-cpu", "exaone-gpu"]
         assert len(client.read_deployments()) == 5
+
+
+@pytest.mark.soak
+def test_a_deployment_on_a_local_cluster_makes_the_bytes_of_the_command_line(
+    server: Server, slides: Path, tmp_path: Path
+) -> None:
+    server.run("tools/prefect_setup.py")
+    manifest, out = str(write_manifest(tmp_path, slides)), tmp_path / "dataset"
+    with worker(server):
+        run = server.deployment_run(
+            "tile-and-normalize/local", watch=True, manifest=manifest, out=str(out), dask="local", workers="2"
+        )
+    assert sorted(server.groups(run).values()) == ["COMPLETED"] * 3
+    assert json.loads((out / "verification.json").read_text())["problems"] == []
+    ended = command("build", manifest, "--out", str(tmp_path / "other"))
+    assert ended.code == 0, ended.err
+    assert digest_of(out) == digest_of(tmp_path / "other")

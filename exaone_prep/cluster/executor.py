@@ -148,9 +148,9 @@ class DaskExecutor:
 
     def _say_how_it_stands(self) -> None:
         usable = len(self._workers - self._refused.keys())
-        if not self._workers and self.progress.stage != "wait":
-            self.watch.say(f"The Dask scheduler at {self._address} has no workers; waiting for the first one.")
-        self.progress.stage = f"{len(self._running)} on {usable} workers" if self._workers else "wait"
+        if not usable and self.progress.stage != "wait":
+            self.watch.say(f"The Dask scheduler at {self._address} has no worker that can build; waiting for one.")
+        self.progress.stage = f"{len(self._running)} on {usable} workers" if usable else "wait"
 
     def _cancel(self) -> None:
         """Let the workers stop what is not wanted any more: they see it within a second."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 from exaone_prep.dataset import open_dataset
 from exaone_prep.status import Status, status_of
@@ -30,13 +31,19 @@ def _text(status: Status) -> str:
         f"build_id  {status.build_id}",
         f"digest    {status.digest}",
     ]
-    lines += [
-        f"worker    {worker['worker'].removeprefix('progress/').removesuffix('.json')}: group {worker['group']}, "
-        f"{worker['stage']}, {worker['patches_done']:,} of {worker['patches']:,} patches, "
-        f"seen {worker['age_s']} s ago"
-        for worker in status.workers
-    ]
+    lines += [_worker_line(worker) for worker in status.workers]
     if status.verified:
         found = f"{len(status.verified['problems'])} problems" if status.verified["problems"] else "no problem"
         lines.append(f"verified  {status.verified['depth']}, {found}")
     return "\n".join(lines) + "\n"
+
+
+def _worker_line(worker: dict[str, Any]) -> str:
+    name = worker["worker"].removeprefix("progress/").removesuffix(".json")
+    if worker["group"] is None:  # a driver whose groups are built elsewhere
+        done = f"driver, {worker['stage'] or 'no group yet'}"
+    else:
+        done = (
+            f"group {worker['group']}, {worker['stage']}, {worker['patches_done']:,} of {worker['patches']:,} patches"
+        )
+    return f"worker    {name}: {done}, seen {worker['age_s']} s ago"
