@@ -69,3 +69,9 @@ class UnreachableError(PrepError):
 
 class SlideChangedError(PrepError):
     """A slide is no longer what the catalog froze: its group fails by name."""
+
+
+class BuildStoppedError(PrepError):
+    """A build was asked to end before its end: no failed attempt, and nobody's fault."""
+
+    exit_code = 130

@@ -18,6 +18,8 @@ CARD_PICTURE: Final = "README.jpg"
 LEDGER: Final = "ledger"
 ATTEMPTS: Final = "attempts"
 PROGRESS: Final = "progress"
+CONTROL: Final = "control"
+PAUSE: Final = "control/pause.json"
 
 
 def private(content_id: str) -> str:
@@ -58,6 +60,11 @@ def ledger(group: int) -> str:
 def attempt(group: int, number: int) -> str:
     """A failed attempt."""
     return f"{ATTEMPTS}/group-{group:06d}-{number}.json"
+
+
+def stop(builder: str) -> str:
+    """Is there when the groups of a builder are to end."""
+    return f"{CONTROL}/stop-{builder}.json"
 
 
 def group_of(name: str) -> int:
