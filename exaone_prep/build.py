@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from exaone_prep import layout
 from exaone_prep.dataset import Dataset
-from exaone_prep.errors import PrepError, SlideChangedError, StorageConflictError
+from exaone_prep.errors import BuildStoppedError, PrepError, SlideChangedError, StorageConflictError
 from exaone_prep.group import GroupBuilder
 from exaone_prep.ledger import committed_groups
 from exaone_prep.scratch import ScratchTooSmallError
@@ -64,6 +64,7 @@ def run(groups: Sequence[int], executor: Executor, dataset: Dataset) -> None:
         OSError: The disk is full or read-only.
         StorageConflictError: Another environment made other bytes.
         StainMethodDefectError: Mending the method makes another data set; there is no use in going on with this one.
+        BuildStoppedError: It was asked to end.
     """
     failures: Counter[int] = Counter()
     lost: dict[int, Failure] = {}
@@ -73,6 +74,8 @@ def run(groups: Sequence[int], executor: Executor, dataset: Dataset) -> None:
         for group, failure in executor.run(waiting):
             if failure is None:
                 continue
+            if isinstance(failure.error, BuildStoppedError):
+                raise failure.error
             failures[group] += 1
             _record(dataset.storage, group, failure)
             if isinstance(failure.error, StorageConflictError | StainMethodDefectError):
@@ -141,7 +144,7 @@ def _record(storage: Storage, group: int, failure: Failure) -> None:
         with tempfile.TemporaryDirectory() as folder:
             data = json.dumps(document, indent=1).encode()
             put_bytes(storage, layout.attempt(group, max(numbers, default=0) + 1), data, Path(folder))
-    except (OSError, StorageConflictError):
+    except (OSError, PrepError):
         return
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -34,6 +35,10 @@ app = typer.Typer(
 )
 
 WORKERS = default_workers()
+
+INTERRUPTED = 130
+END_WITHIN_S = 25.0
+"""A command that was interrupted and still cleans up after so long is cut off; the next one sweeps what it left."""
 
 DatasetArgument = Annotated[str, typer.Argument(help="Data set directory: a local path or an fsspec URL.")]
 ManifestArgument = Annotated[Path | None, typer.Argument(help="The manifest; see `exaone-prep schema`.")]
@@ -123,6 +128,22 @@ def status(dataset: DatasetArgument, as_json: JsonOption = False) -> None:
     from exaone_prep.commands.status import status_command
 
     status_command(dataset, as_json=as_json)
+
+
+@app.command()
+def pause(dataset: DatasetArgument) -> None:
+    """Let all builders of a data set finish their group, and wait."""
+    from exaone_prep.commands.pause import pause_command
+
+    pause_command(dataset)
+
+
+@app.command()
+def resume(dataset: DatasetArgument) -> None:
+    """Let the builders of a paused data set go on."""
+    from exaone_prep.commands.pause import resume_command
+
+    resume_command(dataset)
 
 
 @app.command()
@@ -240,7 +261,7 @@ def main() -> NoReturn:
         sys.exit(app(words, standalone_mode=False))
     except _Interrupted:
         _say("interrupted; what is committed is kept, the same command goes on")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except (PrepError, OSError) as error:
         if debug:
             raise
@@ -266,6 +287,12 @@ class _Interrupted(BaseException):
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    # A second Ctrl-C, or the SIGTERM that often comes with it, must not cut short what the first began to clean up.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    cut_off = threading.Timer(END_WITHIN_S, os._exit, (INTERRUPTED,))
+    cut_off.daemon = True
+    cut_off.start()
     raise _Interrupted
 
 

@@ -67,7 +67,7 @@ class Control:
         return self._pause.is_set()
 
     def wait_while_paused(self, on_wait: Callable[[], None] = lambda: None) -> None:
-        """Come back once the data set is not paused.
+        """Come back once the data set is not paused. Asks the store at once, so it is for between groups.
 
         Args:
             on_wait: Called once, if there is anything to wait for.
@@ -76,6 +76,7 @@ class Control:
             BuildStoppedError: `stopping()`.
         """
         self.check()
+        self._pause.forget()
         if self.paused():
             on_wait()
         while self.paused():
@@ -93,7 +94,13 @@ class _Key:
         self._lock = threading.Lock()
         self.seen = False
 
+    def forget(self) -> None:
+        """Ask the store the next time, whenever the last was."""
+        with self._lock:
+            self._next = 0.0
+
     def is_set(self) -> bool:
+        """As the store said a short while ago at most."""
         with self._lock:
             if time.monotonic() >= self._next:
                 # What cannot be asked stays as it was: whatever else needs the store will meet the fault.

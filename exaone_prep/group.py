@@ -16,6 +16,7 @@ import pyarrow as pa
 from exaone_prep import layout
 from exaone_prep.channel_sums import ChannelSums
 from exaone_prep.commit import Commit
+from exaone_prep.control import Control
 from exaone_prep.cut import SlideCut
 from exaone_prep.dataset import Dataset
 from exaone_prep.environment import describe
@@ -93,6 +94,7 @@ class GroupBuilder:
         scratch: Local working space.
         progress: Is kept up to date.
         say: Called with what the person should know of, such as a wait.
+        control: Says when to wait or to end.
     """
 
     dataset: Dataset
@@ -100,13 +102,18 @@ class GroupBuilder:
     scratch: Scratch
     progress: Progress = field(default_factory=Progress)
     say: Callable[[str], None] = lambda _: None
+    control: Control | None = None
     _needs: dict[int, list[SlideNeed]] = field(default_factory=dict)
     _ahead: _Ahead | None = None
+
+    def __post_init__(self) -> None:
+        self.pool.check = self._check
 
     def build(self, group: int, then: int | None = None) -> GroupRecord:
         """Build and commit a group; what another builder has committed meanwhile is compared, not redone.
 
-        It starts once the scratch has room for it. Where the scratch turns out too full it waits, and begins anew.
+        It starts once the data set is not paused and the scratch has room for it. Where the scratch turns out too full
+        it waits, and begins anew.
 
         Args:
             group: Its number.
@@ -117,7 +124,10 @@ class GroupBuilder:
             ScratchTooSmallError: The limit of the scratch is below what the group needs.
             StainMethodDefectError: The attempt failed by the fault of the stain method that is plugged in.
             StorageConflictError: Another environment made other bytes.
+            BuildStoppedError: It was asked to end; nothing of the group is left on this machine.
         """
+        if self.control is not None:
+            self.control.wait_while_paused(lambda: self._pause(group))
         while True:
             room = self._room(group)
             try:
@@ -165,8 +175,18 @@ class GroupBuilder:
         self.progress.stage = "wait"
         self.say(f"Group {group} waits for room on the scratch {self.scratch.root}: {sentence}.")
         while not there_is_room():
+            self._check()
             time.sleep(LOOK_FOR_ROOM_EVERY_S)
             sweep(self.scratch.root)
+
+    def _pause(self, group: int) -> None:
+        self.progress.start_group(group, len(self.dataset.groups[group]))
+        self.progress.stage = "pause"
+        self.say(f"The data set is paused. Go on with: exaone-prep resume {self.dataset.storage.url}")
+
+    def _check(self) -> None:
+        if self.control is not None:
+            self.control.check()
 
     def _attempt(self, group: int, then: int | None, room: Room) -> GroupRecord:
         started = time.time()
@@ -296,6 +316,7 @@ class GroupBuilder:
             row["sentence"] = self.dataset.names.hide(row["sentence"], [slide.row for slide in slides])
         commit = Commit(self.dataset, folder)
         for shard, tar in packed.shards:
+            self._check()
             commit.put_shard(layout.shard(split, shard.name), tar)
             reach("shard-linked")
         reach("shards-put")
@@ -306,6 +327,7 @@ class GroupBuilder:
                 )
             )
         reach("shards-checked")
+        self._check()
         index = commit.put(layout.index(split, group), index_parquet(packed.tables))
         reach("index-put")
         survey = commit.put(layout.survey(group), survey_parquet(rows))

@@ -30,6 +30,8 @@ STRIKES: Final = 2
 
 STARTED_AHEAD: Final = 4
 
+CHECK_EVERY_S: Final = 1.0
+
 
 class WorkerLostError(PrepError):
     """A worker died of something no slide can be blamed for."""
@@ -115,6 +117,7 @@ class WorkerPool:
         workers: Most child processes at a time.
         log: File for what they write to their standard output and standard error.
         say: Called with what children have to say to the person, once for the same words.
+        check: Called every second while jobs run; what it raises ends them at once.
     """
 
     def __init__(self, workers: int, log: Path, *, say: Callable[[str], None] = _to_stderr) -> None:
@@ -128,6 +131,7 @@ class WorkerPool:
         self.workers = workers
         self.log = log
         self.say = say
+        self.check: Callable[[], None] = lambda: None
         self._said: set[str] = set()
         self._idle: list[_Child] = []
 
@@ -178,7 +182,7 @@ class WorkerPool:
             WorkerLostError: A child was killed from outside.
             PrepError, OSError: As a job raised it, a `SlideProblemError` excepted.
             WorkerFailedError: A job raised anything else.
-            BaseException: As `JobQueue.fail` was given it.
+            BaseException: As `JobQueue.fail` was given it, or as `check` raises it.
         """
         again: deque[_Task] = deque()
         busy: dict[Connection[Any, Any], _Child] = {}
@@ -189,7 +193,8 @@ class WorkerPool:
                     busy[child.connection] = child
                 if not busy and queue.ended:
                     return
-                for ready in wait([*busy, queue.fileno()]):
+                self.check()
+                for ready in wait([*busy, queue.fileno()], CHECK_EVERY_S):
                     if isinstance(ready, int):
                         queue.check()
                         continue

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from exaone_prep import layout
+from exaone_prep.errors import PrepError
 from exaone_prep.storage import Storage
 
 HEARTBEAT_S = 5.0
@@ -80,14 +81,14 @@ class Heartbeat:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, PrepError):
             self._storage.remove(self._path)
 
     def _beat(self) -> None:
         while True:
             document = {"worker": self._path, "time": time.time(), **self._progress.snapshot()}
             # A missed heartbeat harms nothing; the build itself will meet the fault.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, PrepError):
                 self._storage.replace(self._path, json.dumps(document).encode())
             if self._ended.wait(HEARTBEAT_S):
                 return

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from exaone_prep import layout
+from exaone_prep import control, layout
 from exaone_prep.card import card
 from exaone_prep.dataset import Dataset
 from exaone_prep.errors import DatasetError
@@ -48,12 +48,13 @@ def publish(dataset: Dataset, scratch: Scratch) -> dict[str, Any]:
     reach("build-before")
     put_bytes(storage, layout.BUILD, _json(summary), scratch.path)
     reach("build-after")
-    clear_heartbeats(storage)
+    clear_traces(storage)
     return summary
 
 
-def clear_heartbeats(storage: Storage) -> None:
-    """Take away what builders of a complete data set left in `progress/`."""
+def clear_traces(storage: Storage) -> None:
+    """Take away what builders of a complete data set left in `progress/` and `control/`."""
+    control.clear(storage)
     for name in storage.names(layout.PROGRESS):
         storage.remove(f"{layout.PROGRESS}/{name}")
 

@@ -8,12 +8,12 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
-from exaone_prep import layout
+from exaone_prep import control, layout
 from exaone_prep.dataset import Dataset
 from exaone_prep.ledger import read_ledger, shards_digest
 from exaone_prep.publish import read_build
 
-State = Literal["complete", "running", "stopped"]
+State = Literal["complete", "paused", "running", "stopped"]
 ALIVE_S: Final = 60.0
 """A heartbeat older than this is that of a dead builder."""
 
@@ -23,7 +23,8 @@ class Status:
     """How far a data set is.
 
     Attributes:
-        state: `complete`: published; `running`: a builder showed itself within a minute; `stopped`: neither.
+        state: `complete`: published; `paused`: by a person; `running`: a builder showed itself within a minute;
+            `stopped`: none of these.
         build_id: The content id.
         digest: Of the shards committed so far.
         slides: Count per outcome, and `waiting` for those without one yet.
@@ -60,13 +61,8 @@ def status_of(dataset: Dataset) -> Status:
     outcomes["quarantined"] += sum(row.duplicate_of is not None for row in dataset.catalog.rows)
     outcomes["waiting"] = len(dataset.catalog.rows) - sum(outcomes.values())
     workers = _heartbeats(dataset)
-    complete = read_build(storage) is not None
     return Status(
-        state="complete"
-        if complete
-        else "running"
-        if any(worker["age_s"] < ALIVE_S for worker in workers)
-        else "stopped",
+        state=_state(dataset, workers),
         build_id=dataset.catalog.content_id,
         digest=shards_digest(records),
         slides=dict(outcomes),
@@ -79,6 +75,14 @@ def status_of(dataset: Dataset) -> Status:
         workers=workers,
         verified=_verification(dataset),
     )
+
+
+def _state(dataset: Dataset, workers: list[dict[str, Any]]) -> State:
+    if read_build(dataset.storage) is not None:
+        return "complete"
+    if control.is_paused(dataset.storage):
+        return "paused"
+    return "running" if any(worker["age_s"] < ALIVE_S for worker in workers) else "stopped"
 
 
 def _heartbeats(dataset: Dataset) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from exaone_prep import control
 from exaone_prep.build import LocalExecutor, missing_groups, run
 from exaone_prep.dataset import Dataset, create_dataset, open_dataset
 from exaone_prep.group import GroupBuilder
@@ -23,7 +24,7 @@ from exaone_prep.manifest import Manifest
 from exaone_prep.outcomes import earlier
 from exaone_prep.pool import WorkerPool
 from exaone_prep.progress import Heartbeat, Progress
-from exaone_prep.publish import clear_heartbeats, publish, read_build
+from exaone_prep.publish import clear_traces, publish, read_build
 from exaone_prep.scratch import Scratch, sweep
 from exaone_prep.stain.device import resolved
 
@@ -53,7 +54,7 @@ def build_command(
     if (summary := read_build(dataset.storage)) is not None:
         begun = f"{len(dataset.catalog.rows):,} slides that it was begun with"
         console.print(f"This data set is complete already, with the {begun}.", highlight=False)
-        clear_heartbeats(dataset.storage)
+        clear_traces(dataset.storage)
         sweep(scratch or default_scratch(dataset))
     else:
         summary = build_dataset(
@@ -89,10 +90,12 @@ def build_dataset(
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
     with Scratch(scratch or default_scratch(dataset), scratch_limit_bytes) as space:
+        asked = control.Control(dataset.storage, control.new_builder())
+        builder = GroupBuilder(dataset=dataset, pool=pool, scratch=space, progress=progress, say=say, control=asked)
         with (
             Heartbeat(dataset.storage, progress),
             _bars(console, progress),
-            closing(GroupBuilder(dataset=dataset, pool=pool, scratch=space, progress=progress, say=say)) as builder,
+            closing(builder),
         ):
             pool.say = say
             run(groups, LocalExecutor(builder, pool.log), dataset)
