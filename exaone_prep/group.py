@@ -315,17 +315,15 @@ class GroupBuilder:
         for row in rows:
             row["sentence"] = self.dataset.names.hide(row["sentence"], [slide.row for slide in slides])
         commit = Commit(self.dataset, folder)
+        new = []
         for shard, tar in packed.shards:
             self._check()
-            commit.put_shard(layout.shard(split, shard.name), tar)
+            if commit.put_shard(layout.shard(split, shard.name), tar):
+                new.append(shard)
             reach("shard-linked")
         reach("shards-put")
         with ThreadPoolExecutor(max_workers=_CHECKS_AT_ONCE) as threads:
-            list(
-                threads.map(
-                    lambda shard: commit.check_shard(layout.shard(split, shard[0].name), shard[0]), packed.shards
-                )
-            )
+            list(threads.map(lambda shard: commit.check_shard(layout.shard(split, shard.name), shard), new))
         reach("shards-checked")
         self._check()
         index = commit.put(layout.index(split, group), index_parquet(packed.tables))

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import fsspec
+from exaone_prep.faults import patiently
+from exaone_prep.object_storage import filesystem
 
 Kind = Literal["file", "folder", "pipe", "socket", "device"]
 Range = tuple[int, int]
 """Offset and length in bytes."""
 
 _LOCAL_SCHEMES = ("file://", "local://")
-_CHUNK_BYTES = 1 << 22
+_CHUNK_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +61,9 @@ def standing(uri: str) -> Standing:
     """
     if is_url(uri):
         with as_os_errors():
-            system, path = fsspec.core.url_to_fs(uri)
+            system, path = filesystem(uri)
             system.invalidate_cache(path)
-            info = system.info(path)
+            info = patiently(lambda: system.info(path))
         return Standing(kind="folder" if info["type"] == "directory" else "file", size_bytes=int(info["size"] or 0))
     found = Path(uri).stat()
     return Standing(kind=_kind(found.st_mode), size_bytes=found.st_size)
@@ -72,9 +73,9 @@ def files_in(folder: str) -> tuple[str, ...]:
     """Regular files directly in a folder, sorted; of a folder that is not there, none."""
     if is_url(folder):
         with as_os_errors():
-            system, path = fsspec.core.url_to_fs(folder)
+            system, path = filesystem(folder)
             try:
-                listed = system.ls(path, detail=True, refresh=True)
+                listed = patiently(lambda: system.ls(path, detail=True, refresh=True))
             except FileNotFoundError:
                 return ()
             return tuple(sorted(system.unstrip_protocol(info["name"]) for info in listed if info["type"] == "file"))
@@ -89,8 +90,8 @@ def files_below(folder: str) -> tuple[str, ...]:
     """Regular files anywhere below a folder, sorted; of a folder that is not there, none."""
     if is_url(folder):
         with as_os_errors():
-            system, path = fsspec.core.url_to_fs(folder)
-            return tuple(sorted(system.unstrip_protocol(name) for name in system.find(path)))
+            system, path = filesystem(folder)
+            return tuple(sorted(system.unstrip_protocol(name) for name in patiently(lambda: system.find(path))))
     if not Path(folder).is_dir():
         return ()
     walked = os.walk(folder, onerror=_raise)
@@ -102,10 +103,11 @@ def read_ranges(uri: str, ranges: Sequence[Range]) -> list[bytes]:
     """The bytes of some ranges of a regular file; what lies beyond its end is left out."""
     if is_url(uri):
         with as_os_errors():
-            system, path = fsspec.core.url_to_fs(uri)
+            system, path = filesystem(uri)
             starts = [offset for offset, _ in ranges]
             ends = [offset + length for offset, length in ranges]
-            return [bytes(part) for part in system.cat_ranges([path] * len(starts), starts, ends, on_error="raise")]
+            parts = patiently(lambda: system.cat_ranges([path] * len(starts), starts, ends, on_error="raise"))
+            return [bytes(part) for part in parts]
     parts = []
     with Path(uri).open("rb", buffering=0) as file:
         for offset, length in ranges:
