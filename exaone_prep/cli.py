@@ -147,6 +147,19 @@ def resume(dataset: DatasetArgument) -> None:
 
 
 @app.command()
+def migrate(dataset: DatasetArgument) -> None:
+    """Bring the metadata of a complete data set to the present format version; shards stay as they are."""
+    from exaone_prep.migrate import migrate as run_steps
+    from exaone_prep.storage import open_storage
+
+    found, reached = run_steps(open_storage(dataset))
+    if found == reached:
+        typer.echo(f"{dataset} has format version {found}, the present one: there is nothing to do.")
+    else:
+        typer.echo(f"{dataset}: from format version {found} to {reached}")
+
+
+@app.command()
 def inspect(
     slide: Annotated[Path, typer.Argument(help="One slide.")],
     settings: SetOption = None,

@@ -163,9 +163,7 @@ class Store:
         serving = importlib.import_module("werkzeug.serving")
 
         class Handler(serving.WSGIRequestHandler):  # type: ignore[misc, name-defined]
-            """Quiet, and with connections that stay open, as those of stores do."""
-
-            protocol_version = "HTTP/1.1"
+            """Quiet."""
 
             def log(self, *_: object) -> None:
                 """Say nothing."""

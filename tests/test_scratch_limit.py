@@ -209,7 +209,7 @@ def test_a_full_scratch_waits_and_with_room_the_group_is_built_anew(
 
         thread = threading.Thread(target=give_room)
         thread.start()
-        ended = list(LocalExecutor(builder, log).run([0, 1]))
+        ended = list(LocalExecutor(builder).run([0, 1]))
         thread.join()
     assert ended == [(0, None), (1, None)]
     assert len(said) == 1

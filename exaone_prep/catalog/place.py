@@ -106,8 +106,7 @@ def read_ranges(uri: str, ranges: Sequence[Range]) -> list[bytes]:
             system, path = filesystem(uri)
             starts = [offset for offset, _ in ranges]
             ends = [offset + length for offset, length in ranges]
-            parts = patiently(lambda: system.cat_ranges([path] * len(starts), starts, ends, on_error="raise"))
-            return [bytes(part) for part in parts]
+            return patiently(lambda: [_part(part) for part in system.cat_ranges([path] * len(starts), starts, ends)])
     parts = []
     with Path(uri).open("rb", buffering=0) as file:
         for offset, length in ranges:
@@ -138,6 +137,13 @@ def why(error: OSError) -> str:
         TimeoutError: "timed out",
     }
     return next((text for kind, text in known.items() if isinstance(error, kind)), type(error).__name__)
+
+
+def _part(part: bytes | Exception) -> bytes:
+    # Whatever it is told about errors, `cat_ranges` returns them in place of bytes.
+    if isinstance(part, Exception):
+        raise part
+    return bytes(part)
 
 
 def _read_fully(file: Any, length: int) -> bytes:

@@ -98,7 +98,7 @@ def build_dataset(
             closing(builder),
         ):
             pool.say = say
-            run(groups, LocalExecutor(builder, pool.log), dataset)
+            run(groups, LocalExecutor(builder), dataset)
         return publish(dataset, space)
 
 
