@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
 import random
 import re
 import secrets
@@ -24,6 +25,7 @@ WsgiEnvironment = dict[str, Any]
 StartResponse = Callable[..., Any]
 Answer = Callable[[], Iterable[bytes]]
 
+READ_TIMEOUT_S = 3
 CODES = {403: "AccessDenied", 500: "InternalError", 503: "SlowDown"}
 
 
@@ -177,12 +179,15 @@ class Store:
             "AWS_SECRET_ACCESS_KEY": "none",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
+            # A client that waits for leave to send a body sees a connection that breaks only as an answer that is late.
+            "FSSPEC_S3": json.dumps({"config_kwargs": {"read_timeout": READ_TIMEOUT_S}}),
         }
 
     def __enter__(self) -> Self:
         self._thread.start()
         for name, value in self.environment.items():
             self._variables.setenv(name, value)
+        self._variables.setattr("s3fs.S3FileSystem.read_timeout", READ_TIMEOUT_S)  # the variable is read at import
         self.forget_clients()
         self.client().create_bucket(Bucket=self.bucket)
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 import time
@@ -116,23 +115,16 @@ def test_a_build_in_a_store_makes_the_bytes_of_a_local_one_and_each_shard_goes_u
     assert sum(by_method(requests).values()) <= 3 + 12, "one request per group, and a few"
 
 
-def test_a_build_in_a_store_that_is_killed_and_goes_on_makes_the_same_bytes(store: Store, digest: str) -> None:
-    killed = command(*build_there(store, "killed"), env={KILL_AT: "index-put:2"})
-    assert killed.code == -signal.SIGKILL, killed.err
-    ended = command(*build_there(store, "killed"))
-    assert ended.code == 0, ended.err
-    assert digest_in(ended.out) == digest
-
-
 def test_errors_slow_answers_and_a_lost_one_change_nothing(store: Store, digest: str) -> None:
     lost = LostAnswers(matching=r"^PUT .*/shards/", times=1)
     lost_entry = LostAnswers(matching=r"^PUT .*/ledger/", times=1)
+    lost_slide = LostAnswers(matching=r"^GET slides/", share=0.5, times=2)
     errors, slow = Errors(share=0.05, seed=1), Slow(share=0.1, seconds=0.5, seed=2)
-    with store.failing(lost, lost_entry, errors, slow):
+    with store.failing(lost, lost_entry, lost_slide, errors, slow):
         ended = command(*build_there(store, "disturbed"))
     assert ended.code == 0, ended.err
     assert digest_in(ended.out) == digest
-    assert (lost.hits, lost_entry.hits) == (1, 1)
+    assert (lost.hits, lost_entry.hits, lost_slide.hits) == (1, 1, 2)
     assert errors.hits >= 3
     assert slow.hits >= 3
     assert store.keys("disturbed/attempts") == [], "faults that pass fail no group"
@@ -148,7 +140,9 @@ def test_two_builders_at_once_in_one_store_are_safe(store: Store, digest: str) -
     assert store.keys("both/progress") == []
 
 
-def test_a_build_that_is_interrupted_in_an_upload_leaves_no_part_of_it(store: Store, digest: str) -> None:
+def test_a_build_that_is_interrupted_in_an_upload_and_killed_in_a_commit_goes_on_to_the_same_bytes(
+    store: Store, digest: str
+) -> None:
     asked = threading.Event()
 
     def hold_up() -> None:
@@ -166,7 +160,10 @@ def test_a_build_that_is_interrupted_in_an_upload_leaves_no_part_of_it(store: St
     assert ended.code == 130, ended.err
     assert store.keys("interrupted/ledger") == store.keys("interrupted/progress") == []
     assert store.unfinished_uploads() == []
+    killed = command(*build_there(store, "interrupted"), env={KILL_AT: "index-put:2"})
+    assert killed.code == -signal.SIGKILL, killed.err
     ended = command(*build_there(store, "interrupted"))
+    assert ended.code == 0, ended.err
     assert digest_in(ended.out) == digest
 
 
@@ -318,14 +315,3 @@ def test_what_is_no_passing_fault_is_raised_as_it_is_and_not_tried_again() -> No
     with pytest.raises(ValueError, match="a defect"):
         patiently(ask)
     assert asked == [1]
-
-
-def test_a_slide_that_is_damaged_on_its_way_is_told_from_one_that_is_damaged(store: Store) -> None:
-    """A fetch that breaks off is tried again; a slide that is there with other bytes fails its group by name."""
-    broken = LostAnswers(matching=r"^GET slides/", share=0.2, seed=3)
-    with store.failing(broken):
-        ended = command(*build_there(store, "staged"))
-    assert ended.code == 0, ended.err
-    assert broken.hits >= 1
-    status = json.loads(run_here("status", store.url("staged"), "--json").out)
-    assert status["slides"] == {"done": 3, "empty": 0, "quarantined": 0, "waiting": 0}
