@@ -182,13 +182,16 @@ def estimate(
     settings: SetOption = None,
     sample: Annotated[int, typer.Option("--sample", min=1, help="Slides to survey.")] = 8,
     workers: WorkersOption = WORKERS,
+    prices: Annotated[
+        Path | None, typer.Option("--prices", help="YAML of prices; adds what a build will cost.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Survey a sample of the slides and say what a build will need."""
+    """Survey a sample of the slides and say what a build will need, and cost."""
     from exaone_prep.commands.estimate import estimate_command
 
     chosen, base = _manifest(manifest, slides, settings)
-    estimate_command(chosen, base=base, sample=sample, workers=workers, as_json=as_json)
+    estimate_command(chosen, base=base, sample=sample, workers=workers, prices=prices, as_json=as_json)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
@@ -88,13 +89,20 @@ def shards_of(requests: list[Request], method: str) -> Counter[str]:
     return found
 
 
-def test_a_build_in_a_store_makes_the_bytes_of_a_local_one_and_each_shard_goes_up_once_and_comes_back_once(
-    store: Store, digest: str
-) -> None:
+@pytest.fixture(scope="module")
+def undisturbed(store: Store, digest: str) -> list[Request]:
+    """The requests of a build from the store into `once` there."""
     with store.counting() as requests:
         ended = command(*build_there(store, "once"))
     assert ended.code == 0, ended.err
     assert digest_in(ended.out) == digest
+    return requests
+
+
+def test_a_build_in_a_store_makes_the_bytes_of_a_local_one_and_each_shard_goes_up_once_and_comes_back_once(
+    store: Store, undisturbed: list[Request]
+) -> None:
+    requests = undisturbed
     committed = max(n for n, one in enumerate(requests) if one.method == "PUT" and "/ledger/" in one.key)
     before = requests[:committed]  # afterwards the card's picture takes a few samples
     up, back = shards_of(before, "PUT"), shards_of(before, "GET")
@@ -113,6 +121,21 @@ def test_a_build_in_a_store_makes_the_bytes_of_a_local_one_and_each_shard_goes_u
         status = status_of(open_dataset(store.url("once")))
     assert (status.state, status.slides["done"], status.workers) == ("complete", 3, [])
     assert sum(by_method(requests).values()) <= 3 + 12, "one request per group, and a few"
+
+
+def test_an_estimate_counts_the_requests_of_a_build(store: Store, undisturbed: list[Request]) -> None:
+    words = ("estimate", "--slides", store.url("slides/*.tiff"), *SMALL, "--json")
+    found = json.loads(run_here(*words).succeeded().out)
+    sizes = [one["Size"] for one in store.client().list_objects_v2(Bucket=store.bucket, Prefix="slides/")["Contents"]]
+    assert found["staged_bytes"] == sum(sizes)
+    counted = Counter(
+        "list" if "list-type" in one.query else "put" if one.method in {"PUT", "POST"} else "get"
+        for one in undisturbed
+        if one.method != "DELETE"
+    )
+    for kind, count in counted.items():
+        assert 0.6 * count <= found["requests"][kind] <= 1.7 * count, (kind, counted, found["requests"])
+    assert found["requests"]["put"] > 3 * found["requests_per_group"]["put"] > 0
 
 
 def test_errors_slow_answers_and_a_lost_one_change_nothing(store: Store, digest: str) -> None:
@@ -177,7 +200,7 @@ def test_a_store_that_does_not_answer_is_said_in_a_sentence(store: Store, tmp_pa
 
 @pytest.mark.parametrize("lacking", ["rights", "credentials"])
 def test_lacking_rights_or_credentials_are_said_at_once(
-    store: Store, lacking: str, monkeypatch: pytest.MonkeyPatch
+    store: Store, undisturbed: list[Request], lacking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if lacking == "credentials":
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")

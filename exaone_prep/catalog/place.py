@@ -18,7 +18,8 @@ Range = tuple[int, int]
 """Offset and length in bytes."""
 
 _LOCAL_SCHEMES = ("file://", "local://")
-_CHUNK_BYTES = 1 << 24
+CHUNK_BYTES = 1 << 24
+"""Of a file that is read whole: one request to a store."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +120,11 @@ def read_chunks(uri: str) -> Iterator[bytes]:
     """A whole regular file, piece by piece."""
     if is_url(uri):
         size_bytes = standing(uri).size_bytes
-        for offset in range(0, size_bytes, _CHUNK_BYTES):
-            yield from read_ranges(uri, [(offset, min(_CHUNK_BYTES, size_bytes - offset))])
+        for offset in range(0, size_bytes, CHUNK_BYTES):
+            yield from read_ranges(uri, [(offset, min(CHUNK_BYTES, size_bytes - offset))])
         return
     with Path(uri).open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
+        while chunk := file.read(CHUNK_BYTES):
             yield chunk
 
 
