@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from exaone_prep.catalog.place import CHUNK_BYTES
+from exaone_prep.catalog.stamp import BLOCKS
 from exaone_prep.control import LOOK_EVERY_S
 from exaone_prep.object_storage import READ_BACK_BYTES
 from exaone_prep.progress import HEARTBEAT_S
@@ -14,8 +15,10 @@ from exaone_prep.s3_upload import requests_of
 
 _BESIDE_SHARDS: Final = 4
 """Index, survey, pictures, ledger."""
-_STAMP: Final = 4
-"""A slide's size, and samples of its content; for the catalog, and again when it was copied (then locally)."""
+_STAMP: Final = 4 + BLOCKS
+"""Of a remote slide, for the catalog: its size, head, end, directory, and samples of its content."""
+_CARD: Final = 30
+"""Samples and pictures on the data set's card, and single files."""
 _LISTED: Final = 1000
 
 
@@ -62,7 +65,7 @@ def frame_requests(*, groups: int, remote_slides: int) -> StoreRequests:
     """Of what is done once: catalog, looking up what is missing, publishing."""
     return StoreRequests(
         put=10,
-        get=10 + 3 * groups + _STAMP * remote_slides,  # the ledger twice and the survey once, to publish
+        get=_CARD + 3 * groups + _STAMP * remote_slides,  # the ledger twice and the survey once, to publish
         list=10 + 2 * _ceil(groups / _LISTED) + _ceil(remote_slides / _LISTED),
     )
 

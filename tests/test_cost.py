@@ -27,6 +27,7 @@ def test_requests_of_a_group_are_those_of_its_shards_slides_and_time() -> None:
     longer = group_requests(shards=50, shard_bytes=20 * MB, staged=[], seconds=600)
     assert (longer.put - found.put, longer.get - found.get) == (120, 120), "heartbeats, and looks for a stop"
     assert frame_requests(groups=544, remote_slides=0).get < 4 * 544
+    assert frame_requests(groups=544, remote_slides=1000).get > 20_000, "what a catalog of remote slides takes"
 
 
 def test_money_is_the_sum_of_what_was_asked_for() -> None:
