@@ -23,6 +23,8 @@ LONGEST_WAIT_S: Final = 8.0
 
 _PASSING_STATUSES: Final = frozenset({408, 409, 425, 429})
 """Beside all from 500 on. 409: two conditional PUTs of one name at the same moment; the next try tells which won."""
+_PASSING_CODES: Final = frozenset({"RequestTimeout", "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"})
+"""Of S3, under status 400: the body came late, or was damaged on its way."""
 _DENIED_STATUSES: Final = frozenset({401, 403})
 _PASSING_ERRNOS: Final = frozenset({errno.EBUSY, errno.EAGAIN, errno.EREMOTEIO, errno.ENETUNREACH, errno.EHOSTUNREACH})
 _PASSING_CLASSES: Final = frozenset(
@@ -37,6 +39,8 @@ _PASSING_CLASSES: Final = frozenset(
         "TransportError",  # google-auth
         "ServiceRequestError",  # azure-core
         "ServiceResponseError",
+        "FlexibleChecksumError",  # botocore: damaged on its way here
+        "ChecksumError",  # gcsfs
     }
 )
 _DENIED_CLASSES: Final = frozenset(
@@ -63,6 +67,8 @@ def fault_of(error: BaseException) -> Fault:
         if names & _DENIED_CLASSES:
             return "denied"
         status = _status(one)
+        if _code(one) in _PASSING_CODES:
+            return "passing"
         if status is not None:
             return _fault_of_status(status)
         if names & _PASSING_CLASSES:
@@ -111,6 +117,11 @@ def _status(error: BaseException) -> int | None:
         found = next((getattr(error, name) for name in ("code", "status", "status_code") if hasattr(error, name)), None)
     status = int(found) if isinstance(found, int | str) and str(found).isdigit() else None
     return status if status is not None and 400 <= status < 600 else None
+
+
+def _code(error: BaseException) -> str | None:
+    response = getattr(error, "response", None)
+    return response.get("Error", {}).get("Code") if isinstance(response, dict) else None
 
 
 def _fault_of_status(status: int) -> Fault:

@@ -10,7 +10,7 @@ from exaone_prep.catalog.place import CHUNK_BYTES
 from exaone_prep.catalog.stamp import BLOCKS
 from exaone_prep.control import LOOK_EVERY_S
 from exaone_prep.object_storage import READ_BACK_BYTES
-from exaone_prep.progress import HEARTBEAT_S
+from exaone_prep.progress import STORE_HEARTBEAT_S
 from exaone_prep.s3_upload import requests_of
 
 _BESIDE_SHARDS: Final = 4
@@ -53,7 +53,7 @@ def group_requests(*, shards: int, shard_bytes: int, staged: Sequence[float], se
         seconds: That it takes.
     """
     return StoreRequests(
-        put=shards * requests_of(shard_bytes) + _BESIDE_SHARDS + _ceil(seconds / HEARTBEAT_S),
+        put=shards * requests_of(shard_bytes) + _BESIDE_SHARDS + _ceil(seconds / STORE_HEARTBEAT_S),
         get=shards * (1 + _ceil(shard_bytes / READ_BACK_BYTES))
         + sum(1 + _ceil(size / CHUNK_BYTES) for size in staged)
         + 1  # whether it is paused

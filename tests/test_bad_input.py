@@ -21,6 +21,7 @@ from exaone_prep.dataset import create_dataset
 from tests.catalogs import table
 from tests.commandline import Ended, run, run_here
 from tests.committed import outcomes, results, samples
+from tests.disks import fill, mounted
 from tests.smallslides import manifest_of, small_slide, tissue_rgb, write_slide
 
 ONE_WORKER = ("--workers", 1)
@@ -283,23 +284,8 @@ def test_a_directory_that_may_not_be_written_is_named(tmp_path: Path, as_anybody
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 16 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], check=False, capture_output=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.decode().strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
-def fill(disk: Path, left_bytes: int) -> Path:
-    """A file that leaves so much room."""
-    status = os.statvfs(disk)
-    ballast = disk / "ballast"
-    ballast.write_bytes(bytes(status.f_bavail * status.f_frsize - left_bytes))
-    return ballast
+    with mounted(tmp_path / "disk") as disk:
+        yield disk
 
 
 @pytest.mark.parametrize(

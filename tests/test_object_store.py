@@ -292,8 +292,8 @@ class StoreError(Exception):
         self.__dict__.update(attributes)
 
 
-def _boto(status: int) -> StoreError:
-    return StoreError(response={"Error": {"Code": "x"}, "ResponseMetadata": {"HTTPStatusCode": status}})
+def _boto(status: int, code: str = "x") -> StoreError:
+    return StoreError(response={"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}})
 
 
 def _caused(error: Exception, cause: Exception) -> Exception:
@@ -307,6 +307,7 @@ def _caused(error: Exception, cause: Exception) -> Exception:
         (_boto(500), "passing"),
         (_caused(OSError(5, "SlowDown"), _boto(503)), "passing"),
         (_caused(OSError(22, "ConditionalRequestConflict"), _boto(409)), "passing"),
+        (_caused(OSError(22, "damaged on its way"), _boto(400, "BadDigest")), "passing"),
         (StoreError(code=429), "passing"),
         (StoreError(status_code="503"), "passing"),
         (ConnectionResetError(104, "reset"), "passing"),
@@ -315,6 +316,7 @@ def _caused(error: Exception, cause: Exception) -> Exception:
         (_boto(403), "denied"),
         (PermissionError(13, "denied"), "denied"),
         (type("NoCredentialsError", (Exception,), {})(), "denied"),
+        (_boto(400), "other"),
         (_boto(412), "exists"),
         (FileExistsError(), "exists"),
         (_boto(416), "beyond"),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +20,7 @@ from exaone_prep.pool import WorkerPool
 from exaone_prep.scratch import Scratch, ScratchTooSmallError, used_bytes
 from tests.builds import digest_of, finish, start
 from tests.commandline import run_here
+from tests.disks import fill, mounted
 from tests.smallslides import build_small, manifest_of, small_slides
 
 WAIT_S = 60.0
@@ -43,22 +42,8 @@ def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 16 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)]
-    mounted = subprocess.run(words, check=False, capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.decode().strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
-def fill(disk: Path, left_bytes: int) -> Path:
-    """A file that leaves so much room."""
-    status = os.statvfs(disk)
-    ballast = disk / "ballast"
-    ballast.write_bytes(bytes(status.f_bavail * status.f_frsize - left_bytes))
-    return ballast
+    with mounted(tmp_path / "disk") as disk:
+        yield disk
 
 
 def wait_until(true: Callable[[], object]) -> None:
