@@ -131,7 +131,9 @@ class GroupBuilder:
     def _begin_log(self, group: int) -> AttemptLog:
         self._attempts[group] += 1
         name = Path(layout.attempt(group, self._attempts[group])).stem
-        return AttemptLog(self.scratch.path / "log" / f"{name}.jsonl", group, self.pool.log, self.dataset.names.hide)
+        rows, names = self.dataset.groups[group], self.dataset.names
+        file = self.scratch.path / "log" / f"{name}.jsonl"
+        return AttemptLog(file, group, self.pool.log, lambda text: names.hide(text, rows))
 
     def _room(self, group: int) -> Room:
         uris = self.dataset.names.uris
