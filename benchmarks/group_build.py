@@ -29,9 +29,10 @@ from surveyed import manifest_of
 from exaone_prep.cut import CutJob
 from exaone_prep.dataset import create_dataset
 from exaone_prep.errors import SlideProblemError
-from exaone_prep.group import GroupBuilder, PicturesJob
+from exaone_prep.group import GroupBuilder
 from exaone_prep.job import Job
 from exaone_prep.job_queue import JobQueue
+from exaone_prep.packing import PicturesJob
 from exaone_prep.pool import WorkerPool
 from exaone_prep.quality import QualityMeasures
 from exaone_prep.scratch import Scratch

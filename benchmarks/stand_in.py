@@ -24,13 +24,15 @@ import pyarrow as pa
 from group_build import peak_mib
 from numpy.typing import NDArray
 
-from exaone_prep.build import Failure
+from exaone_prep.attempt_log import AttemptLog
+from exaone_prep.build import Failure, attempt
 from exaone_prep.channel_sums import ChannelSums
 from exaone_prep.cut import DROP_REASONS, SlideCut
 from exaone_prep.dataset import open_dataset
-from exaone_prep.errors import PrepError, SlideProblemError
-from exaone_prep.group import GroupBuilder, Packed
+from exaone_prep.errors import SlideProblemError
+from exaone_prep.group import GroupBuilder
 from exaone_prep.manifest import Manifest, parse_manifest
+from exaone_prep.packing import Packed
 from exaone_prep.pictures import write_slides_zip
 from exaone_prep.pixels import PixelSource
 from exaone_prep.plan import GroupPlan, plan_group
@@ -119,7 +121,13 @@ class StandInBuilder(GroupBuilder):
 
     _values: _Values = field(default_factory=lambda: _Values())
 
-    def _read(self, slides: list[GroupSlide], staging: Staging, room: Room) -> None:  # noqa: ARG002 (as overridden)
+    def _read(
+        self,
+        slides: list[GroupSlide],
+        staging: Staging,  # noqa: ARG002 (as overridden)
+        room: Room,  # noqa: ARG002
+        log: AttemptLog,  # noqa: ARG002
+    ) -> None:
         for slide in slides:
             told = json.loads(Path(self.dataset.names.uris[slide.row.slide_id]).read_text())
             if told["broken"]:
@@ -278,10 +286,5 @@ def _build_groups(url: str, scratch: Path, groups: Sequence[int]) -> tuple[dict[
             dataset=open_dataset(url, private=True), pool=WorkerPool(1, Path(os.devnull)), scratch=space
         )
         for group in groups:
-            try:
-                builder.build(group)
-            except (PrepError, OSError) as error:
-                failures[group] = Failure(error=error, trace="", log_tail="")
-            else:
-                failures[group] = None
+            failures[group] = attempt(builder, group)
     return failures, peak_mib()

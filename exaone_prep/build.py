@@ -24,7 +24,6 @@ from exaone_prep.stain.method import StainMethodDefectError
 from exaone_prep.storage import Storage, put_bytes
 
 ATTEMPTS: Final = 3
-LOG_TAIL_BYTES: Final = 4096
 
 _HOPELESS: Final = (StorageConflictError, SlideChangedError, ScratchTooSmallError)
 """Another attempt would end in the same way."""
@@ -130,24 +129,31 @@ def missing_groups(dataset: Dataset) -> list[int]:
 class LocalExecutor:
     """One group after the other on this machine; the slides of a group go to the workers in parallel."""
 
-    def __init__(self, builder: GroupBuilder, log: Path, watch: Watch = UNWATCHED) -> None:
+    def __init__(self, builder: GroupBuilder, watch: Watch = UNWATCHED) -> None:
         self._builder = builder
-        self._log = log
         self._watch = watch
 
     def run(self, groups: Sequence[int]) -> Iterator[tuple[int, Failure | None]]:
         """See `Executor`."""
         for group, then in zip(groups, [*groups[1:], None], strict=True):
-            begin = self._log.stat().st_size if self._log.exists() else 0
             self._watch.on_start(group)
-            try:
-                self._builder.build(group, then)
-            except (PrepError, OSError) as error:
-                tail = _tail(self._log, begin)
-                hide = self._builder.dataset.names.hide
-                yield group, Failure(error=error, trace=hide(traceback.format_exc()) or "", log_tail=hide(tail) or "")
-            else:
-                yield group, None
+            yield group, attempt(self._builder, group, then)
+
+
+def attempt(builder: GroupBuilder, group: int, then: int | None = None) -> Failure | None:
+    """Try to build a group; how it failed if it did, in a form that can travel.
+
+    Args:
+        builder: Does it.
+        group: Its number.
+        then: See `GroupBuilder.build`.
+    """
+    try:
+        builder.build(group, then)
+    except (PrepError, OSError) as error:
+        trace = builder.dataset.names.hide(traceback.format_exc())
+        return Failure(error=error, trace=trace or "", log_tail=builder.log.tail() if builder.log is not None else "")
+    return None
 
 
 def _record(storage: Storage, group: int, failure: Failure) -> None:
@@ -182,12 +188,3 @@ def sentence_of(error: BaseException) -> str:
         where = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror or error}{where}."
     return str(error)
-
-
-def _tail(log: Path, begin: int) -> str:
-    try:
-        with log.open("rb") as stream:
-            stream.seek(max(begin, log.stat().st_size - LOG_TAIL_BYTES))
-            return stream.read().decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""

@@ -143,6 +143,19 @@ def resume(dataset: DatasetArgument) -> None:
 
 
 @app.command()
+def migrate(dataset: DatasetArgument) -> None:
+    """Bring the metadata of a complete data set to the present format version; shards stay as they are."""
+    from exaone_prep.migrate import migrate as run_steps
+    from exaone_prep.storage import open_storage
+
+    found, reached = run_steps(open_storage(dataset))
+    if found == reached:
+        typer.echo(f"{dataset} has format version {found}, the present one: there is nothing to do.")
+    else:
+        typer.echo(f"{dataset}: from format version {found} to {reached}")
+
+
+@app.command()
 def inspect(
     slide: Annotated[Path, typer.Argument(help="One slide.")],
     settings: SetOption = None,
@@ -165,13 +178,16 @@ def estimate(
     settings: SetOption = None,
     sample: Annotated[int, typer.Option("--sample", min=1, help="Slides to survey.")] = 8,
     workers: WorkersOption = WORKERS,
+    prices: Annotated[
+        Path | None, typer.Option("--prices", help="YAML of prices; adds what a build will cost.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Survey a sample of the slides and say what a build will need."""
+    """Survey a sample of the slides and say what a build will need, and cost."""
     from exaone_prep.commands.estimate import estimate_command
 
     chosen, base = _manifest(manifest, slides, settings)
-    estimate_command(chosen, base=base, sample=sample, workers=workers, as_json=as_json)
+    estimate_command(chosen, base=base, sample=sample, workers=workers, prices=prices, as_json=as_json)
 
 
 @app.command()

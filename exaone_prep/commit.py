@@ -21,13 +21,18 @@ class Commit:
         self._storage = dataset.storage
         self._folder = folder
 
-    def put_shard(self, path: str, tar: Path) -> None:
-        """Make a packed shard appear under its name; the local file goes, its spool space is needed."""
+    def put_shard(self, path: str, tar: Path) -> bool:
+        """Make a packed shard appear under its name; the local file goes, its spool space is needed.
+
+        Returns:
+            Whether the name is new, so that nobody has read it back yet.
+        """
         try:
-            self._storage.put_new(path, tar)
+            new = self._storage.put_new(path, tar)
         except StorageConflictError as error:
             raise self._conflict(error) from error
         tar.unlink()
+        return new
 
     def check_shard(self, path: str, record: ShardRecord) -> None:
         """Read a shard back.

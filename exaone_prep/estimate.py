@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from exaone_prep.catalog import CatalogRow
+from exaone_prep.catalog.place import is_url
 from exaone_prep.cut import CutJob, SlideCut
 from exaone_prep.dataset import Dataset
 from exaone_prep.errors import PrepError
@@ -17,6 +18,7 @@ from exaone_prep.plan import plan_group
 from exaone_prep.pool import WorkerPool
 from exaone_prep.shards.tar import BLOCK_BYTES
 from exaone_prep.stain import Reference
+from exaone_prep.store_requests import StoreRequests, frame_requests, group_requests
 from exaone_prep.survey import SlideSurvey, SurveyJob
 
 _JSON_BYTES: Final = 200
@@ -39,8 +41,11 @@ class Estimate:
         patches: Planned.
         shards: Tars.
         bytes: Of all shards.
-        scratch_bytes: Spool and shards of one group at a time.
+        scratch_bytes: Spool and shards of one group at a time, with the copies of its remote slides.
+        staged_bytes: Of all slides that lie in a store, each fetched once.
         cpu_hours: Of survey, cut and pack on this machine's cores.
+        requests_per_group: To a store in which the data set lies, and the slides as far as they do.
+        requests: Of all groups, and of what is done once.
         reasons: Surveyed slides per quarantine reason.
     """
 
@@ -52,7 +57,10 @@ class Estimate:
     shards: int
     bytes: int
     scratch_bytes: int
+    staged_bytes: int
     cpu_hours: float
+    requests_per_group: StoreRequests
+    requests: StoreRequests
     reasons: dict[str, int]
 
     def as_dict(self) -> dict[str, Any]:
@@ -102,18 +110,33 @@ def estimate(
     patches = round(per_byte * sum(row.size_bytes for row in rows))
     each = cut.bytes / max(1, cut.kept) + _TAR_OVERHEAD
     kept_share = cut.kept / surveys[smallest].planned
-    group_patches = -(-patches // max(1, len(dataset.groups)))
+    groups = max(1, len(dataset.groups))
+    group_patches = -(-patches // groups)
+    group_shards = max(
+        1, plan_group([("", group_patches)], samples_per_shard=manifest.shards.samples_per_shard, seed=0).shards
+    )
+    group_bytes = group_patches * kept_share * each
+    cpu_hours = (len(rows) * survey_s + patches * cut_s / surveys[smallest].planned) / 3600
+    remote = [row.size_bytes for row in rows if is_url(dataset.names.uris[row.slide_id])]
+    per_group = group_requests(
+        shards=group_shards,
+        shard_bytes=round(group_bytes / group_shards),
+        staged=[sum(remote) / len(remote)] * -(-len(remote) // groups) if remote else [],
+        seconds=cpu_hours * 3600 / groups / pool.workers,
+    )
     return Estimate(
         slides=len(rows),
         surveyed=len(chosen),
         usable=len(usable) / len(chosen),
         groups=len(dataset.groups),
         patches=patches,
-        shards=len(dataset.groups)
-        * max(1, plan_group([("", group_patches)], samples_per_shard=manifest.shards.samples_per_shard, seed=0).shards),
+        shards=len(dataset.groups) * group_shards,
         bytes=round(patches * kept_share * each),
-        scratch_bytes=round(_SCRATCH_PER_BYTE * group_patches * kept_share * each),
-        cpu_hours=float(f"{(len(rows) * survey_s + patches * cut_s / surveys[smallest].planned) / 3600:.3g}"),
+        scratch_bytes=round(_SCRATCH_PER_BYTE * group_bytes) + -(-sum(remote) // groups),
+        staged_bytes=sum(remote),
+        cpu_hours=float(f"{cpu_hours:.3g}"),
+        requests_per_group=per_group,
+        requests=per_group * groups + frame_requests(groups=groups, remote_slides=len(remote)),
         reasons=dict(sorted(reasons.items())),
     )
 

@@ -9,11 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
-
-import pyarrow as pa
+from typing import Final
 
 from exaone_prep import layout
+from exaone_prep.attempt_log import AttemptLog
 from exaone_prep.channel_sums import ChannelSums
 from exaone_prep.commit import Commit
 from exaone_prep.control import Control
@@ -21,54 +20,23 @@ from exaone_prep.cut import SlideCut
 from exaone_prep.dataset import Dataset
 from exaone_prep.environment import describe
 from exaone_prep.errors import SlideProblemError
-from exaone_prep.job import Job, Tell
+from exaone_prep.faults import words_of
 from exaone_prep.ledger import GroupRecord, IndexEntry, ShardEntry, Sums
 from exaone_prep.need import SlideNeed, guessed, in_words
-from exaone_prep.pictures import write_slides_zip
-from exaone_prep.plan import plan_group, save_plan
-from exaone_prep.pool import WorkerLostError, WorkerPool
+from exaone_prep.packing import Packed, pack
+from exaone_prep.pool import WorkerPool
 from exaone_prep.progress import Progress
 from exaone_prep.reading import GroupSlide, Reading
 from exaone_prep.room import Room
 from exaone_prep.scratch import Scratch, ScratchFullError, ScratchTooSmallError, sweep, used_bytes
 from exaone_prep.shards.index import index_parquet, values_sha256
-from exaone_prep.shards.pack import PackedSlide, PackJob, ShardRecord
-from exaone_prep.shards.sample import shard_name
 from exaone_prep.stage import Staging
 from exaone_prep.steps import reach
 from exaone_prep.survey_table import survey_parquet, survey_row
 
 LOOK_FOR_ROOM_EVERY_S: Final = 1.0
 
-_NO_THREADS: Final = pa.ipc.IpcReadOptions(use_threads=False)
 _CHECKS_AT_ONCE: Final = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class PicturesJob:
-    """Write the pictures of a group's slides, beside the packing of its shards.
-
-    Attributes:
-        file: To be written.
-        slides: Slide id, and the file that its survey left.
-    """
-
-    file: Path
-    slides: tuple[tuple[str, Path], ...]
-
-    def run(self, tell: Tell) -> None:
-        """Do it."""
-        write_slides_zip(self.file, self.slides)
-        tell(0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Packed:
-    """What is to be committed: shards, their indexes, the pictures."""
-
-    shards: list[tuple[ShardRecord, Path]]
-    tables: list[pa.Table]
-    pictures: Path
 
 
 @dataclass
@@ -95,6 +63,7 @@ class GroupBuilder:
         progress: Is kept up to date.
         say: Called with what the person should know of, such as a wait.
         control: Says when to wait or to end.
+        log: Of the latest attempt.
     """
 
     dataset: Dataset
@@ -103,6 +72,8 @@ class GroupBuilder:
     progress: Progress = field(default_factory=Progress)
     say: Callable[[str], None] = lambda _: None
     control: Control | None = None
+    log: AttemptLog | None = None
+    _attempts: Counter[int] = field(default_factory=Counter)
     _needs: dict[int, list[SlideNeed]] = field(default_factory=dict)
     _ahead: _Ahead | None = None
 
@@ -128,11 +99,20 @@ class GroupBuilder:
         """
         if self.control is not None:
             self.control.wait_while_paused(lambda: self._pause(group))
+        log = self.log = self._begin_log(group)
+        try:
+            return self._build(group, then, log)
+        except Exception as error:
+            log.take_over()
+            log.write(words_of(error), level="error")
+            raise
+
+    def _build(self, group: int, then: int | None, log: AttemptLog) -> GroupRecord:
         while True:
             room = self._room(group)
             try:
                 self._wait_for_limit(group, room)
-                return self._attempt(group, then, room)
+                return self._attempt(group, then, room, log)
             except ScratchFullError as full:
                 self._needs[group] = room.needs
                 then = None
@@ -147,6 +127,13 @@ class GroupBuilder:
         if self._ahead is not None:
             self._ahead.drop()
             self._ahead = None
+
+    def _begin_log(self, group: int) -> AttemptLog:
+        self._attempts[group] += 1
+        name = Path(layout.attempt(group, self._attempts[group])).stem
+        rows, names = self.dataset.groups[group], self.dataset.names
+        file = self.scratch.path / "log" / f"{name}.jsonl"
+        return AttemptLog(file, group, self.pool.log, lambda text: names.hide(text, rows))
 
     def _room(self, group: int) -> Room:
         uris = self.dataset.names.uris
@@ -174,6 +161,8 @@ class GroupBuilder:
         self.progress.start_group(group, len(self.dataset.groups[group]))
         self.progress.stage = "wait"
         self.say(f"Group {group} waits for room on the scratch {self.scratch.root}: {sentence}.")
+        if self.log is not None:
+            self.log.write(f"waits: {sentence}", level="warning")
         while not there_is_room():
             self._check()
             time.sleep(LOOK_FOR_ROOM_EVERY_S)
@@ -188,9 +177,10 @@ class GroupBuilder:
         if self.control is not None:
             self.control.check()
 
-    def _attempt(self, group: int, then: int | None, room: Room) -> GroupRecord:
+    def _attempt(self, group: int, then: int | None, room: Room, log: AttemptLog) -> GroupRecord:
         started = time.time()
         rows = self.dataset.groups[group]
+        log.write(f"begins: {len(rows)} slides")
         self.progress.start_group(group, len(rows))
         with self.scratch.folder(f"group-{group:06d}") as folder, self.dataset.names.hiding(rows):
             slides = [GroupSlide(row, number, folder) for number, row in enumerate(rows)]
@@ -199,22 +189,27 @@ class GroupBuilder:
                     slide.problem = SlideProblemError(*slide.row.problem)
             with self._full_scratch_waits(folder, room, self.scratch.is_full):
                 with self._staging(group) as staging:
-                    self._read(slides, staging, room)
+                    self._read(slides, staging, room, log)
+                log.take_over()
                 reach("group-cut")
                 if then is not None:
                     self._fetch_ahead(then, room)
                 packed = self._pack(group, slides, folder)
+                log.write(f"packed: {len(packed.shards)} shards")
                 reach("group-packed")
             with self._full_scratch_waits(folder, room, self.scratch.alone_is_full):
-                return self._commit(group, slides, packed, folder, started)
+                record = self._commit(group, slides, packed, folder, started)
+        log.write(f"committed: {record.samples} samples in {len(record.shards)} shards, {record.shard_bytes} bytes")
+        return record
 
-    def _read(self, slides: list[GroupSlide], staging: Staging, room: Room) -> None:
+    def _read(self, slides: list[GroupSlide], staging: Staging, room: Room, log: AttemptLog) -> None:
         Reading(
             dataset=self.dataset,
             pool=self.pool,
             progress=self.progress,
             staging=staging,
             room=room,
+            log=log,
             slides=slides,
             on_surveyed=lambda: reach("group-surveyed"),
         ).run()
@@ -261,46 +256,7 @@ class GroupBuilder:
             raise ScratchFullError(0 if shared else _wanted_bytes(had, room)) from error
 
     def _pack(self, group: int, slides: Sequence[GroupSlide], folder: Path) -> Packed:
-        # Every surveyed slide takes part in the plan: what a slide loses while it is cut moves no other sample.
-        packed = tuple(_packed(slide) for slide in slides if slide.survey is not None and slide.survey.planned > 0)
-        settings = self.dataset.manifest
-        planned = plan_group(
-            [(slide.slide_id, slide.planned) for slide in packed],
-            samples_per_shard=settings.shards.samples_per_shard,
-            seed=settings.seed,
-        )
-        plan = folder / "plan.npy"
-        save_plan(planned, plan)
-        self.progress.start_stage("pack", len(planned.sample))
-        packing = [
-            PackJob(
-                slides=packed,
-                plan=plan,
-                places=(int(planned.bounds[number]), int(planned.bounds[number + 1])),
-                name=shard_name(group, number),
-                codec=settings.codec,
-                tar=folder / shard_name(group, number),
-                index=folder / f"index-{number:03d}.arrow",
-            )
-            for number in range(planned.shards)
-        ]
-        drawn = [(slide.row.slide_id, slide.pictures) for slide in slides if slide.pictures.exists()]
-        pictures = PicturesJob(file=folder / "pictures.zip", slides=tuple(drawn))
-        jobs: list[Job] = [*packing, pictures]
-        records: dict[int, Any] = {}
-        for number, record in self.pool.map(jobs):
-            if isinstance(record, SlideProblemError):  # the slides have been read by now
-                raise WorkerLostError("A worker process died twice while it packed shards; is the memory sound?")
-            records[number] = record
-            if number < planned.shards:
-                self.progress.patches_done += int(planned.bounds[number + 1] - planned.bounds[number])
-        shards, tables = [], []
-        for number, job in enumerate(packing):
-            if records[number].samples:  # all its slides may have turned out unreadable
-                shards.append((records[number], job.tar))
-                with pa.memory_map(str(job.index)) as source:
-                    tables.append(pa.ipc.open_file(source, options=_NO_THREADS).read_all())
-        return Packed(shards=shards, tables=tables, pictures=pictures.file)
+        return pack(group, slides, folder, self.dataset.manifest, self.pool, self.progress)
 
     def _commit(
         self,
@@ -316,17 +272,15 @@ class GroupBuilder:
         for row in rows:
             row["sentence"] = self.dataset.names.hide(row["sentence"], [slide.row for slide in slides])
         commit = Commit(self.dataset, folder)
+        new = []
         for shard, tar in packed.shards:
             self._check()
-            commit.put_shard(layout.shard(split, shard.name), tar)
+            if commit.put_shard(layout.shard(split, shard.name), tar):
+                new.append(shard)
             reach("shard-linked")
         reach("shards-put")
         with ThreadPoolExecutor(max_workers=_CHECKS_AT_ONCE) as threads:
-            list(
-                threads.map(
-                    lambda shard: commit.check_shard(layout.shard(split, shard[0].name), shard[0]), packed.shards
-                )
-            )
+            list(threads.map(lambda shard: commit.check_shard(layout.shard(split, shard.name), shard), new))
         reach("shards-checked")
         self._check()
         index = commit.put(layout.index(split, group), index_parquet(packed.tables))
@@ -375,19 +329,6 @@ def _wanted_bytes(had_bytes: int, room: Room) -> int:
     more = had_bytes + had_bytes // 10
     # The need is estimated too high rather than too low; waiting for all of it might be waiting for ever.
     return max(more, min(room.need_bytes, 2 * had_bytes))
-
-
-def _packed(slide: GroupSlide) -> PackedSlide:
-    survey = slide.known()
-    assert survey.choice is not None
-    return PackedSlide(
-        slide_id=slide.row.slide_id,
-        cohort=slide.row.cohort,
-        patient_id=slide.row.patient_id,
-        planned=survey.planned,
-        choice=survey.choice,
-        spool=slide.spool if slide.problem is None and slide.cut is not None else None,
-    )
 
 
 def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:

@@ -17,6 +17,8 @@ from exaone_prep.errors import PrepError
 from exaone_prep.storage import Storage
 
 HEARTBEAT_S = 5.0
+STORE_HEARTBEAT_S = 20.0
+"""In an object store, which takes money for each."""
 
 
 @dataclass
@@ -68,6 +70,7 @@ class Heartbeat:
     def __init__(self, storage: Storage, progress: Progress) -> None:
         self._storage = storage
         self._progress = progress
+        self._every_s = HEARTBEAT_S if storage.local is not None else STORE_HEARTBEAT_S
         self._path = f"{layout.PROGRESS}/{socket.gethostname()}-{os.getpid()}.json"
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -90,5 +93,5 @@ class Heartbeat:
             # A missed heartbeat harms nothing; the build itself will meet the fault.
             with contextlib.suppress(OSError, PrepError):
                 self._storage.replace(self._path, json.dumps(document).encode())
-            if self._ended.wait(HEARTBEAT_S):
+            if self._ended.wait(self._every_s):
                 return

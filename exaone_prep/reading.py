@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from exaone_prep.attempt_log import AttemptLog
 from exaone_prep.catalog import CatalogRow
 from exaone_prep.cut import CutJob, SlideCut
 from exaone_prep.dataset import Dataset
@@ -68,6 +69,7 @@ class Reading:
         progress: Counts, for whoever shows them.
         staging: Brings the slides.
         room: The group's claim on the scratch.
+        log: Gets a line per slide and step.
         slides: Of the group, in its order.
         on_surveyed: Called once no slide is left to survey.
     """
@@ -77,6 +79,7 @@ class Reading:
     progress: Progress
     staging: Staging
     room: Room
+    log: AttemptLog
     slides: list[GroupSlide]
     on_surveyed: Callable[[], None]
 
@@ -122,6 +125,7 @@ class Reading:
         else:
             slide.survey = answer
             slide.problem = answer.problem
+        self._note(slide, f"surveyed: {slide.known().planned} patches planned")
         pictures = slide.pictures.stat().st_size if slide.pictures.exists() else 0
         self.progress.stage = "survey"
         self.progress.slides_done += 1
@@ -173,8 +177,16 @@ class Reading:
             slide.cut = answer
             self.progress.spool_bytes += answer.bytes
             self.room.needs[slide.number] = known(kept=answer.kept, spool=answer.bytes, pictures=pictures)
+        self._note(slide, f"cut: {slide.cut.kept if slide.cut is not None else 0} patches kept")
         self.staging.done_with(slide.number)
         self.room.covers_the_need()
+
+    def _note(self, slide: GroupSlide, message: str) -> None:
+        if slide.problem is None:
+            self.log.write(message, slide=slide.row.slide_id)
+        else:
+            sentence = f"{slide.problem.reason}: {slide.problem}"
+            self.log.write(sentence, level="warning", slide=slide.row.slide_id)
 
     def _blame_the_method(self, slide: GroupSlide) -> None:
         """A process that dies in code of a plugged-in stain method says nothing about the slide."""

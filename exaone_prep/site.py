@@ -91,7 +91,7 @@ class Here:
             control=Control(dataset.storage, self.builder or new_builder()),
         )
         with closing(builder):
-            yield LocalExecutor(builder, self.pool.log, watch)
+            yield LocalExecutor(builder, watch)
 
 
 @contextmanager

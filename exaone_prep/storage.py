@@ -1,8 +1,8 @@
 """Where a data set lies. Two verbs matter: `read`, and `put_new`, which makes a name appear whole or not at all.
 
 Locally a file is written beside its final place, synced, and linked to its name: `os.link` fails where the name
-exists, so two builders can never overwrite each other. On object stores one conditional PUT (`If-None-Match: *`)
-does the same.
+exists, so two builders can never overwrite each other. On object stores one conditional PUT does the same
+(`exaone_prep.object_storage`).
 """
 
 from __future__ import annotations
@@ -19,15 +19,12 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
-
-import fsspec
 
 from exaone_prep.errors import PrepError, StorageConflictError
 from exaone_prep.scratch import OLD_S
 
-CHUNK_BYTES = 1 << 20
 READS_AT_ONCE = 16
 """Of small files; they wait for the store, not for the processor."""
 
@@ -63,8 +60,11 @@ class Storage(Protocol):
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of every file in a folder, by name, from one listing; empty if there is no such folder."""
 
-    def put_new(self, path: str, file: Path) -> None:
+    def put_new(self, path: str, file: Path) -> bool:
         """Make the bytes of a local file appear under a new name, whole or not at all.
+
+        Returns:
+            Whether the name is new; otherwise what lies there was read back, and is equal.
 
         Raises:
             StorageConflictError: The name exists with other bytes. Equal bytes are fine.
@@ -83,6 +83,8 @@ def open_storage(url: str | Path) -> Storage:
     scheme = urlsplit(text).scheme
     if scheme in {"", "file"}:
         return LocalStorage(Path(text.removeprefix("file://")))
+    from exaone_prep.object_storage import ObjectStorage
+
     return ObjectStorage(text)
 
 
@@ -154,14 +156,16 @@ class LocalStorage:
                         found[entry.name] = entry.stat().st_size
         return found
 
-    def put_new(self, path: str, file: Path) -> None:
+    def put_new(self, path: str, file: Path) -> bool:
         final = self.root / path
         self._prepare(final.parent)
         _sync(file)
+        new = True
         try:
             os.link(file, final)
         except FileExistsError:
             self._compare(path, final, file)
+            new = False
         except OSError as error:
             if error.errno in _NO_LINKS:
                 raise PrepError(
@@ -179,9 +183,11 @@ class LocalStorage:
                     os.link(partial, final)
                 except FileExistsError:
                     self._compare(path, final, file)
+                    new = False
             finally:
                 partial.unlink(missing_ok=True)
         _sync(final.parent)
+        return new
 
     def _prepare(self, folder: Path) -> None:
         """Make a folder, and once sweep what dead builders left in it."""
@@ -207,83 +213,6 @@ class LocalStorage:
 
     def remove(self, path: str) -> None:
         (self.root / path).unlink(missing_ok=True)
-
-
-class ObjectStorage:
-    """A prefix in an object store, by fsspec."""
-
-    def __init__(self, url: str) -> None:
-        try:
-            self._fs, self._root = fsspec.core.url_to_fs(url.rstrip("/"))
-        except (ImportError, ValueError) as error:
-            raise PrepError(f"{url} cannot be opened: {error} (extra `s3` brings S3).") from error
-        self._fs.use_listings_cache = False
-        self._url = url.rstrip("/")
-        # s3fs would ask for a whole object twice, the first time to learn whether to fetch it in parts.
-        self._whole = {"max_concurrency": 1} if hasattr(self._fs, "call_s3") else {}
-
-    @property
-    def url(self) -> str:
-        return self._url
-
-    @property
-    def local(self) -> Path | None:
-        return None
-
-    def _at(self, path: str) -> str:
-        return f"{self._root}/{path}"
-
-    def read(self, path: str) -> bytes:
-        return bytes(self._fs.cat_file(self._at(path), **self._whole))
-
-    def read_range(self, path: str, offset: int, length: int) -> bytes:
-        return bytes(self._fs.cat_file(self._at(path), start=offset, end=offset + length))
-
-    def size(self, path: str) -> int | None:
-        try:
-            self._fs.invalidate_cache()
-            return int(self._fs.info(self._at(path))["size"])
-        except FileNotFoundError:
-            return None
-
-    def sha256(self, path: str) -> str:
-        digest = hashlib.sha256()
-        with self._fs.open(self._at(path), "rb", block_size=16 * CHUNK_BYTES, cache_type="readahead") as stream:
-            while chunk := stream.read(16 * CHUNK_BYTES):
-                digest.update(chunk)
-        return digest.hexdigest()
-
-    def names(self, folder: str) -> list[str]:
-        return sorted(self.sizes(folder))
-
-    def sizes(self, folder: str) -> dict[str, int]:
-        try:
-            self._fs.invalidate_cache()
-            entries: list[dict[str, Any]] = self._fs.ls(self._at(folder), detail=True)
-        except FileNotFoundError:
-            return {}
-        return {str(one["name"]).rsplit("/", 1)[-1]: int(one["size"]) for one in entries if one["type"] == "file"}
-
-    def put_new(self, path: str, file: Path) -> None:
-        try:
-            self._fs.put_file(str(file), self._at(path), mode="create")
-        except FileExistsError:
-            pass
-        except OSError as error:
-            # A store answers "precondition failed" (412) or "conflict" (409) where the name exists.
-            if self.size(path) is None:
-                raise error from None
-        if self.size(path) != file.stat().st_size or self.sha256(path) != sha256_of(file):
-            raise StorageConflictError(f"{path} exists in {self.url} with other bytes than this build makes")
-
-    def replace(self, path: str, data: bytes) -> None:
-        self._fs.pipe_file(self._at(path), data)
-
-    def remove(self, path: str) -> None:
-        try:
-            self._fs.rm_file(self._at(path))
-        except FileNotFoundError:
-            return
 
 
 def _make_folders(folder: Path) -> None:

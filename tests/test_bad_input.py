@@ -21,7 +21,7 @@ from exaone_prep.dataset import create_dataset
 from tests.catalogs import table
 from tests.commandline import Ended, run, run_here
 from tests.committed import outcomes, results, samples
-from tests.smalldisk import fill
+from tests.disks import fill
 from tests.smallslides import manifest_of, small_slide, tissue_rgb, write_slide
 
 ONE_WORKER = ("--workers", 1)

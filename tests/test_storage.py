@@ -21,7 +21,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from exaone_prep.errors import PrepError, StorageConflictError
-from exaone_prep.storage import LocalStorage, ObjectStorage, Storage, open_storage, put_bytes, read_all, sha256_of
+from exaone_prep.object_storage import ObjectStorage
+from exaone_prep.storage import LocalStorage, Storage, open_storage, put_bytes, read_all, sha256_of
 
 SHM = Path("/dev/shm")
 needs_other_file_system = pytest.mark.skipif(

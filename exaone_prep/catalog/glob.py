@@ -14,10 +14,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from stat import S_ISDIR
 
-import fsspec
-
 from exaone_prep.catalog.place import as_os_errors, is_url, name_of
 from exaone_prep.catalog.place import standing as standing_at
+from exaone_prep.faults import patiently
+from exaone_prep.object_storage import filesystem
 
 SLIDE_SUFFIXES = frozenset(
     {
@@ -52,7 +52,7 @@ def expand(pattern: str) -> tuple[str, ...]:
 
 
 def _expand_url(pattern: str) -> Iterator[str]:
-    system, path = fsspec.core.url_to_fs(pattern)
+    system, path = filesystem(pattern)
     system.invalidate_cache()
     if not _WILDCARDS.search(path):
         try:
@@ -62,14 +62,15 @@ def _expand_url(pattern: str) -> Iterator[str]:
         if not folder or path.rstrip("/").lower().endswith(_FOLDER_SLIDE):
             yield system.unstrip_protocol(path)
             return
-        matches = dict.fromkeys(system.find(path), "file")
+        matches = dict.fromkeys(patiently(lambda: system.find(path)), "file")
         takes_all = False
     else:
-        matches = {name: info["type"] for name, info in system.glob(path, detail=True).items()}
+        found = patiently(lambda: system.glob(path, detail=True))
+        matches = {name: info["type"] for name, info in found.items()}
         takes_all = _spells_suffix(name_of(path))
     prefix = len(_WILDCARDS.split(path)[0].rpartition("/")[0])
     for name, kind in matches.items():
-        for below in system.find(name) if kind == "directory" else [name]:
+        for below in patiently(lambda name=name: system.find(name)) if kind == "directory" else [name]:  # type: ignore[misc]
             whole = _as_one_slide(below)
             if "/." in whole[prefix:] and "/." not in path:
                 continue

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import fsspec
+from exaone_prep.faults import patiently
+from exaone_prep.object_storage import filesystem
 
 Kind = Literal["file", "folder", "pipe", "socket", "device"]
 Range = tuple[int, int]
 """Offset and length in bytes."""
 
 _LOCAL_SCHEMES = ("file://", "local://")
-_CHUNK_BYTES = 1 << 22
+CHUNK_BYTES = 1 << 24
+"""Of a file that is read whole: one request to a store."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +62,9 @@ def standing(uri: str) -> Standing:
     """
     if is_url(uri):
         with as_os_errors():
-            system, path = fsspec.core.url_to_fs(uri)
+            system, path = filesystem(uri)
             system.invalidate_cache(path)
-            info = system.info(path)
+            info = patiently(lambda: system.info(path))
         return Standing(kind="folder" if info["type"] == "directory" else "file", size_bytes=int(info["size"] or 0))
     found = Path(uri).stat()
     return Standing(kind=_kind(found.st_mode), size_bytes=found.st_size)
@@ -72,9 +74,9 @@ def files_in(folder: str) -> tuple[str, ...]:
     """Regular files directly in a folder, sorted; of a folder that is not there, none."""
     if is_url(folder):
         with as_os_errors():
-            system, path = fsspec.core.url_to_fs(folder)
+            system, path = filesystem(folder)
             try:
-                listed = system.ls(path, detail=True, refresh=True)
+                listed = patiently(lambda: system.ls(path, detail=True, refresh=True))
             except FileNotFoundError:
                 return ()
             return tuple(sorted(system.unstrip_protocol(info["name"]) for info in listed if info["type"] == "file"))
@@ -89,8 +91,8 @@ def files_below(folder: str) -> tuple[str, ...]:
     """Regular files anywhere below a folder, sorted; of a folder that is not there, none."""
     if is_url(folder):
         with as_os_errors():
-            system, path = fsspec.core.url_to_fs(folder)
-            return tuple(sorted(system.unstrip_protocol(name) for name in system.find(path)))
+            system, path = filesystem(folder)
+            return tuple(sorted(system.unstrip_protocol(name) for name in patiently(lambda: system.find(path))))
     if not Path(folder).is_dir():
         return ()
     walked = os.walk(folder, onerror=_raise)
@@ -102,10 +104,10 @@ def read_ranges(uri: str, ranges: Sequence[Range]) -> list[bytes]:
     """The bytes of some ranges of a regular file; what lies beyond its end is left out."""
     if is_url(uri):
         with as_os_errors():
-            system, path = fsspec.core.url_to_fs(uri)
+            system, path = filesystem(uri)
             starts = [offset for offset, _ in ranges]
             ends = [offset + length for offset, length in ranges]
-            return [bytes(part) for part in system.cat_ranges([path] * len(starts), starts, ends, on_error="raise")]
+            return patiently(lambda: [_part(part) for part in system.cat_ranges([path] * len(starts), starts, ends)])
     parts = []
     with Path(uri).open("rb", buffering=0) as file:
         for offset, length in ranges:
@@ -118,11 +120,11 @@ def read_chunks(uri: str) -> Iterator[bytes]:
     """A whole regular file, piece by piece."""
     if is_url(uri):
         size_bytes = standing(uri).size_bytes
-        for offset in range(0, size_bytes, _CHUNK_BYTES):
-            yield from read_ranges(uri, [(offset, min(_CHUNK_BYTES, size_bytes - offset))])
+        for offset in range(0, size_bytes, CHUNK_BYTES):
+            yield from read_ranges(uri, [(offset, min(CHUNK_BYTES, size_bytes - offset))])
         return
     with Path(uri).open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
+        while chunk := file.read(CHUNK_BYTES):
             yield chunk
 
 
@@ -136,6 +138,13 @@ def why(error: OSError) -> str:
         TimeoutError: "timed out",
     }
     return next((text for kind, text in known.items() if isinstance(error, kind)), type(error).__name__)
+
+
+def _part(part: bytes | Exception) -> bytes:
+    # Whatever it is told about errors, `cat_ranges` returns them in place of bytes.
+    if isinstance(part, Exception):
+        raise part
+    return bytes(part)
 
 
 def _read_fully(file: Any, length: int) -> bytes:

@@ -7,16 +7,21 @@ import sys
 import tempfile
 from pathlib import Path
 
+from exaone_prep.cost import Cost, cost_of, load_prices
 from exaone_prep.dataset import create_dataset
 from exaone_prep.estimate import Estimate, estimate
 from exaone_prep.manifest import Manifest
 from exaone_prep.pool import WorkerPool
 from exaone_prep.scratch import Scratch
 from exaone_prep.stage import stage
+from exaone_prep.store_requests import StoreRequests
 
 
-def estimate_command(manifest: Manifest, *, base: Path, sample: int, workers: int, as_json: bool) -> None:
-    """Survey a sample and print what a build will need."""
+def estimate_command(
+    manifest: Manifest, *, base: Path, sample: int, workers: int, prices: Path | None, as_json: bool
+) -> None:
+    """Survey a sample and print what a build will need, and cost."""
+    asked = None if prices is None else load_prices(prices)
     with (
         Scratch(Path(tempfile.gettempdir()) / "exaone-prep") as space,
         WorkerPool(workers, space.path / "log") as pool,
@@ -31,7 +36,31 @@ def estimate_command(manifest: Manifest, *, base: Path, sample: int, workers: in
             pool=pool,
             folder=folder,
         )
-    sys.stdout.write((json.dumps(found.as_dict(), sort_keys=True) if as_json else _text(found)) + "\n")
+    cost = None
+    if asked is not None:
+        cost = cost_of(
+            asked,
+            requests=found.requests,
+            staged_bytes=found.staged_bytes,
+            shard_bytes=found.bytes,
+            cpu_hours=found.cpu_hours,
+        )
+    if as_json:
+        document = found.as_dict() | ({"cost": cost.as_dict()} if cost is not None else {})
+        sys.stdout.write(json.dumps(document, sort_keys=True) + "\n")
+    else:
+        sys.stdout.write(_text(found) + (_in_money(cost) if cost is not None else "") + "\n")
+
+
+def _in_money(cost: Cost) -> str:
+    return (
+        f"\ncost          {cost.once:,.2f} {cost.currency}: {cost.compute:,.2f} for cores, {cost.requests:,.2f} for "
+        f"requests, {cost.egress:,.2f} for egress; and {cost.per_month:,.2f} a month for the shards"
+    )
+
+
+def _requests(requests: StoreRequests) -> str:
+    return f"{requests.put:,} PUT, {requests.get:,} GET, {requests.list:,} LIST"
 
 
 def _text(found: Estimate) -> str:
@@ -45,6 +74,9 @@ def _text(found: Estimate) -> str:
             f"shards        {found.shards:,}",
             f"shard bytes   {found.bytes:,}",
             f"scratch bytes {found.scratch_bytes:,}",
+            f"staged bytes  {found.staged_bytes:,}",
             f"CPU hours     {found.cpu_hours:g}",
+            f"requests      {_requests(found.requests)} ({_requests(found.requests_per_group)} per group) "
+            "if the data set lies in a store",
         )
     )
