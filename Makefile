@@ -47,8 +47,8 @@ bench: env ## Measure the chain beside its floor and other tools, normalisation 
 	@$(BIN)/python benchmarks/stain.py
 	@$(BIN)/python benchmarks/reading.py
 
-bench-long: env ## Measure how builds scale with workers, and how true the stain is (an hour and more)
-	@for name in workers colour stain_error; do $(BIN)/python benchmarks/$$name.py --json || exit 1; done
+bench-long: env ## Measure workers, flows and clusters, and how true the stain is (an hour and more)
+	@for name in workers colour stain_error flow_overhead; do $(BIN)/python benchmarks/$$name.py --json || exit 1; done
 
 # The checksum of the lock tells whether the environment is current.
 peers: env ## Make build/peers: the other tools that benchmarks are held against (4 GB)

@@ -2,8 +2,8 @@
 
 The same slides, one per group, are built with the same number of processes at work in three ways: `exaone-prep build`,
 `exaone-prep build --dask` on one Dask worker with as many threads, and the flow `tile-and-normalize` on that worker,
-against a Prefect server. Wall clock from the start of the first group to the end of the last is what the ledger says;
-start-ups of interpreters, server and cluster are not in it, and are given beside it.
+against a Prefect server. What a group costs more is given as wall clock that passes between two groups, by the ledger,
+and as CPU time of all processes, server and scheduler included, which other programs on the machine disturb less.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -35,11 +36,21 @@ _FLOW = (
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """One build: wall clock of the command and of its groups, in s, and the groups' own time."""
+    """One build.
+
+    Attributes:
+        command_s: Wall clock of the command.
+        groups_s: From the start of the first group to the end of the last.
+        per_group_s: Median of the groups' own.
+        between_s: What passed between two groups, on average.
+        cpu_s: CPU time of the command, and of server and cluster meanwhile.
+    """
 
     command_s: float
     groups_s: float
     per_group_s: float
+    between_s: float
+    cpu_s: float
     digest: str
 
 
@@ -69,7 +80,7 @@ def dask_worker(threads: int, folder: Path) -> Iterator[str]:
 
 def build(out: Path, command: list[str], variables: dict[str, str] | None = None) -> Built:
     """Run one build and read from its ledger when its groups began and ended."""
-    began = time.monotonic()
+    began, cpu_s = time.monotonic(), _cpu_s()
     subprocess.run(
         [sys.executable, *command],
         check=True,
@@ -79,12 +90,30 @@ def build(out: Path, command: list[str], variables: dict[str, str] | None = None
     )
     command_s = time.monotonic() - began
     built = [json.loads(file.read_text())["built"] for file in (out / "ledger").iterdir()]
+    groups_s = max(one["ended"] for one in built) - min(one["started"] for one in built)
+    own_s = [one["ended"] - one["started"] for one in built]
     return Built(
         command_s=command_s,
-        groups_s=max(one["ended"] for one in built) - min(one["started"] for one in built),
-        per_group_s=statistics.median(one["ended"] - one["started"] for one in built),
+        groups_s=groups_s,
+        per_group_s=statistics.median(own_s),
+        between_s=(groups_s - sum(own_s)) / max(1, len(built) - 1),
+        cpu_s=_cpu_s() - cpu_s,
         digest=json.loads((out / "build.json").read_text())["digest"],
     )
+
+
+def _cpu_s() -> float:
+    """CPU time of all processes that this one has started, ended ones included."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ticks, family = 0, {os.getpid()}
+    stats: list[list[str]] = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            stats.append([file.parent.name, *file.read_text().rpartition(")")[2].split()])
+    while grown := [stat for stat in stats if int(stat[2]) in family and int(stat[0]) not in family]:
+        family |= {int(stat[0]) for stat in grown}
+        ticks += sum(int(field) for stat in grown for field in stat[12:16])  # own and of children that ended
+    return used.ru_utime + used.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def manifest(slides: list[Path], folder: Path) -> Path:
@@ -128,10 +157,12 @@ def main() -> None:
         figures[f"seconds_of_groups_{way}"] = statistics.median(one.groups_s for one in built)
         figures[f"seconds_per_group_{way}"] = statistics.median(one.per_group_s for one in built)
         figures[f"seconds_of_command_{way}"] = statistics.median(one.command_s for one in built)
+        figures[f"seconds_between_groups_{way}"] = statistics.median(one.between_s for one in built)
+        figures[f"cpu_seconds_{way}"] = statistics.median(one.cpu_s for one in built)
     ratios = {
-        f"{way}_over_pool_{what}": figures[f"seconds_of_{what}_{way}"] / figures[f"seconds_of_{what}_pool"]
+        f"{way}_over_pool_{what}": figures[f"{what}_{way}"] / figures[f"{what}_pool"]
         for way in ("dask", "flow")
-        for what in ("groups", "command")
+        for what in ("seconds_of_groups", "cpu_seconds")
     }
     report("flow_overhead", figures, ratios, as_json=options.json)
 

@@ -70,10 +70,16 @@ class Server:
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
-    def deployment_run(self, name: str, *, watch: bool, **parameters: str) -> UUID:
-        """`prefect deployment run`; with `watch` until it ends, which must be a success."""
+    def start_run(self, name: str, **parameters: str) -> UUID:
+        """Ask for a run of a deployment."""
+        with self.client() as client:
+            deployment = client.read_deployment_by_name(name)
+            return client.create_flow_run_from_deployment(deployment.id, parameters=parameters).id
+
+    def deployment_run(self, name: str, **parameters: str) -> UUID:
+        """`prefect deployment run --watch`: until it ends, which must be a success."""
         given = [word for key, value in parameters.items() for word in ("--param", f"{key}={value}")]
-        done = self.run("-m", "prefect", "deployment", "run", name, *given, *(["--watch"] if watch else []))
+        done = self.run("-m", "prefect", "deployment", "run", name, *given, "--watch")
         found = re.search(r"UUID: ([0-9a-f-]{36})", done.stdout)
         assert found is not None, done.stdout
         return UUID(found[1])

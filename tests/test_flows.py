@@ -91,7 +91,7 @@ def test_a_killed_run_is_shown_as_crashed_and_the_next_one_redoes_no_committed_g
     server.run("tools/prefect_setup.py")
     places = {"manifest": store.url("corpus/manifest.yaml"), "out": store.url("dataset")}
     with worker(server, {**store.environment, KILL_AT: "ledger-after:1"}) as process:
-        killed = server.deployment_run("tile-and-normalize/local", watch=False, **places)
+        killed = server.start_run("tile-and-normalize/local", **places)
         # A power failure takes both: the worker is frozen, so that it cannot report the death of the flow.
         wait_until(lambda: state_of(server, killed) == "RUNNING", 120)
         process.send_signal(signal.SIGSTOP)
@@ -101,7 +101,7 @@ def test_a_killed_run_is_shown_as_crashed_and_the_next_one_redoes_no_committed_g
     before = read(store, committed)
 
     with worker(server, store.environment):
-        again = server.deployment_run("tile-and-normalize/local", watch=True, **places)
+        again = server.deployment_run("tile-and-normalize/local", **places)
     assert state_of(server, again) == "COMPLETED"
     assert read(store, committed) == before
     assert state_of(server, killed) == "CRASHED"
@@ -212,7 +212,7 @@ def test_a_deployment_on_a_local_cluster_makes_the_bytes_of_the_command_line(
     manifest, out = str(write_manifest(tmp_path, slides)), tmp_path / "dataset"
     with worker(server):
         run = server.deployment_run(
-            "tile-and-normalize/local", watch=True, manifest=manifest, out=str(out), dask="local", workers="2"
+            "tile-and-normalize/local", manifest=manifest, out=str(out), dask="local", workers="2"
         )
     assert sorted(server.groups(run).values()) == ["COMPLETED"] * 3
     assert json.loads((out / "verification.json").read_text())["problems"] == []

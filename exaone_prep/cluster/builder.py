@@ -6,7 +6,6 @@ Dask worker above it only waits. It is told its order over a socket and answers 
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import sys
@@ -73,10 +72,13 @@ def _end(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def main() -> None:
-    """Entry point of the process; its argument is the number of the socket."""
+    """Entry point of the process; its arguments are the number of the socket and its parent.
+
+    The parent tells: it may be dead before this process could ask who it was.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to all processes of a terminal; the driver decides
     signal.signal(signal.SIGTERM, _end)
-    threading.Thread(target=die_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=die_with, args=(int(sys.argv[2]),), daemon=True).start()
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
     try:
         connection.send(build(connection.recv()))

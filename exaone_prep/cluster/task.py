@@ -33,7 +33,7 @@ def build_group(order: Order) -> Answer:
     key = worker.get_current_task()
     ours, theirs = socket.socketpair()
     process = subprocess.Popen(  # noqa: S603 (our own interpreter and entry)
-        [sys.executable, "-c", _ENTRY, str(theirs.fileno())],
+        [sys.executable, "-c", _ENTRY, str(theirs.fileno()), str(os.getpid())],
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
         env={**os.environ, **one_thread_each()},
