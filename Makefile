@@ -28,7 +28,7 @@ prefect-setup: env ## Make Prefect's work pools, then deployments; those for GPU
 	@$(BIN)/python tools/prefect_setup.py $(if $(filter 1,$(GPU)),--gpu)
 
 test: env ## Run the tests (about 10 minutes on 2 cores)
-	@$(BIN)/python -m pytest -m "not soak"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak"
 
 soak: env ## Run the long proofs: many random kills, mixing over many shards
 	@$(BIN)/python -m pytest -m soak

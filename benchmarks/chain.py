@@ -15,10 +15,11 @@ import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from chain_table import table
-from floor import encode_ms, needed_tiles
-from group_build import build_group, middle
+from floor import Floor
+from group_build import GroupCost, build_group, middle
 from growth import growth
 from inputs import LARGE_PX, repeated_phantom, repeated_real
 from report import Figures, document, write
@@ -30,23 +31,29 @@ from whole_build import build_ms, first_patch_s, help_s, median_of, start_up_ms,
 from exaone_prep.pixels import PixelSource
 
 _STEP_PATCHES = 512
-_CHAINS = ("slide_fit", "patch_fit", "slide_fit_unmeasured")
+_CHAINS: dict[str, dict[str, Any]] = {
+    "slide_fit": {},
+    "patch_fit": {"fit": "patch"},
+    "slide_fit_unmeasured": {"measured": False},
+}
 
 
 def chain_figures(slide: Surveyed, runs: int) -> tuple[Figures, Figures]:
     """Floor, chain and steps, again and again in turn; per kept patch."""
-    tiles = needed_tiles(slide)
+    floor = Floor(slide)
     some = middle_rows(slide.positions, _STEP_PATCHES)
-    finished = steps(slide, some, keep=256).finished
     build_group([slide.path])  # what a first build costs more is not measured
-    decoding, encoding, stepping, patch_stepping = [], [], [], []
-    groups = {name: [] for name in _CHAINS}  # type: ignore[var-annotated]
+    stepping, patch_stepping = [], []
+    groups: dict[str, list[GroupCost]] = {name: [] for name in _CHAINS}
+    compared: dict[str, list[float]] = {name: [] for name in _CHAINS}
     for _ in range(runs):
-        decoding.append(tiles.decode_ms() if tiles is not None else None)
-        encoding.append(encode_ms(finished, slide.manifest.codec))
-        groups["slide_fit"].append(build_group([slide.path]))
-        groups["patch_fit"].append(build_group([slide.path], fit="patch"))
-        groups["slide_fit_unmeasured"].append(build_group([slide.path], measured=False))
+        for name, how in _CHAINS.items():
+            # The machine may change its pace within seconds: each chain is held against the floors around it.
+            before = floor.measure()
+            cost = build_group([slide.path], **how)
+            after = floor.measure()
+            groups[name].append(cost)
+            compared[name].append(2 * cost.chain / (before.ms(cost.kept) + after.ms(cost.kept)))
         stepping.append(steps(slide, some).ms)
         patch_stepping.append(steps(slide, some, fit="patch").ms)
     cost = middle(groups["slide_fit"])
@@ -54,7 +61,7 @@ def chain_figures(slide: Surveyed, runs: int) -> tuple[Figures, Figures]:
         "planned": len(slide.positions),
         "kept": cost.kept,
         "pixels_from": slide.pixels.pixels,
-        "floor_encode_ms": statistics.median(encoding),
+        "floor_encode_ms": statistics.median(one.encode_ms for one in floor.measured),
         **{f"step_{name}_ms": value for name, value in medians(stepping).items()},
         "step_normalise_fit_patch_ms": medians(patch_stepping)["normalise"],
         "cut_ms": cost.cut / cost.kept,
@@ -66,23 +73,18 @@ def chain_figures(slide: Surveyed, runs: int) -> tuple[Figures, Figures]:
     for name, costs in groups.items():
         figures[f"chain_{name}_ms"] = statistics.median(each.chain for each in costs)
     ratios: Figures = {}
-    if tiles is not None:
-        floors = [(decoded or 0) / cost.kept + encoded for decoded, encoded in zip(decoding, encoding, strict=True)]
-        figures |= {
-            "tiles": len(tiles.streams),
-            "floor_decode_ms": statistics.median(decoded or 0 for decoded in decoding) / cost.kept,
-            "floor_ms": statistics.median(floors),
-        }
-        for name, costs in groups.items():
-            ratios[f"chain_over_floor_{name}"] = statistics.median(
-                each.chain / floor for each, floor in zip(costs, floors, strict=True)
-            )
-            # Where other programs share the machine, the least of all runs says more.
-            ratios[f"least_chain_over_floor_{name}"] = min(each.chain for each in costs) / min(floors)
-        steps_ms = [sum(each.values()) for each in stepping]
-        ratios["steps_over_floor"] = statistics.median(
-            each / floor for each, floor in zip(steps_ms, floors, strict=True)
-        )
+    if not floor.tiles:  # what must be decoded is not known
+        return figures, ratios
+    figures |= {
+        "tiles": floor.tiles,
+        "floor_decode_ms": statistics.median(one.decode_total_ms for one in floor.measured) / cost.kept,
+        "floor_ms": statistics.median(one.ms(cost.kept) for one in floor.measured),
+    }
+    least_floor = min(one.ms(cost.kept) for one in floor.measured)
+    for name, costs in groups.items():
+        ratios[f"chain_over_floor_{name}"] = statistics.median(compared[name])
+        # Where other programs share the machine, the least of all runs says more.
+        ratios[f"least_chain_over_floor_{name}"] = min(each.chain for each in costs) / least_floor
     return figures, ratios
 
 
@@ -212,7 +214,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="also write that object to a file")
     parser.add_argument("--slide", type=Path, help="a slide of one's own, instead of generated ones")
     parser.add_argument("--side-px", type=int, default=LARGE_PX, help="of the generated slides at 20×")
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--no-peers", action="store_true", help="without other tools")
     parser.add_argument("--no-growth", action="store_true", help="without larger slides and groups")
     parser.add_argument("--peers-python", type=Path, default=PEERS_PYTHON)

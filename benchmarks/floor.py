@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from surveyed import Surveyed
+from stages import steps
+from surveyed import Surveyed, middle_rows
 
 from exaone_prep.codec import encode
 from exaone_prep.manifest import Codec
@@ -20,6 +21,7 @@ from exaone_prep.slides import open_slide
 from exaone_prep.slides.jpeg_tile import complete, decode
 from exaone_prep.slides.tile_index import index_tiles
 
+_PATCHES = 256
 _IN_CACHE = 2
 """Patches that are touched before they are encoded: 400 kB."""
 
@@ -47,6 +49,48 @@ class Tiles:
         for stream in self.streams:
             decode(stream, self.scale, into)
         return (time.process_time_ns() - began) / 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloorCost:
+    """One measurement of the floor of a slide.
+
+    Attributes:
+        decode_total_ms: CPU time of decoding all tiles under planned patches.
+        encode_ms: CPU time of encoding, per patch.
+    """
+
+    decode_total_ms: float
+    encode_ms: float
+
+    def ms(self, kept: int) -> float:
+        """CPU time per kept patch."""
+        return self.decode_total_ms / kept + self.encode_ms
+
+
+class Floor:
+    """The floor of a slide, to be measured again and again.
+
+    Attributes:
+        tiles: Under planned patches; 0 where the level is not made of JPEG tiles, and the floor is not known.
+    """
+
+    def __init__(self, slide: Surveyed) -> None:
+        """Take tiles, and patches as they are kept, into memory."""
+        self._tiles = needed_tiles(slide)
+        self._patches = steps(slide, middle_rows(slide.positions, _PATCHES), keep=_PATCHES).finished
+        self._codec = slide.manifest.codec
+        self.tiles = len(self._tiles.streams) if self._tiles is not None else 0
+        self.measured: list[FloorCost] = []
+
+    def measure(self) -> FloorCost:
+        """Decode and encode all of it once."""
+        cost = FloorCost(
+            decode_total_ms=self._tiles.decode_ms() if self._tiles is not None else 0.0,
+            encode_ms=encode_ms(self._patches, self._codec),
+        )
+        self.measured.append(cost)
+        return cost
 
 
 def needed_tiles(slide: Surveyed, positions: NDArray[np.int64] | None = None) -> Tiles | None:
