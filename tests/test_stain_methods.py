@@ -272,7 +272,7 @@ def surveyed(dataset: Dataset, file: Path) -> SlideSurvey:
 
 
 def _one_attempt(dataset: Dataset, folder: Path) -> GroupRecord:
-    with Scratch(folder / "scratch") as space, WorkerPool(1, space.path / "log") as pool:
+    with Scratch(folder / "scratch") as space, WorkerPool(1, folder / "workers.log") as pool:
         return GroupBuilder(dataset=dataset, pool=pool, scratch=space).build(0)
 
 
