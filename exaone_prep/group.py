@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -28,13 +28,18 @@ from exaone_prep.pool import WorkerPool
 from exaone_prep.progress import Progress
 from exaone_prep.reading import GroupSlide, Reading
 from exaone_prep.room import Room
-from exaone_prep.scratch import Scratch, ScratchFullError, ScratchTooSmallError, sweep, used_bytes
+from exaone_prep.scratch import (
+    LOOK_FOR_ROOM_EVERY_S,
+    Scratch,
+    ScratchFullError,
+    ScratchTooSmallError,
+    sweep,
+    used_bytes,
+)
 from exaone_prep.shards.index import index_parquet, values_sha256
 from exaone_prep.stage import Staging
 from exaone_prep.steps import reach
 from exaone_prep.survey_table import survey_parquet, survey_row
-
-LOOK_FOR_ROOM_EVERY_S: Final = 1.0
 
 _CHECKS_AT_ONCE: Final = 4
 
@@ -182,7 +187,7 @@ class GroupBuilder:
         rows = self.dataset.groups[group]
         log.write(f"begins: {len(rows)} slides")
         self.progress.start_group(group, len(rows))
-        with self.scratch.folder(f"group-{group:06d}") as folder, self.dataset.names.hiding(rows):
+        with self._folder(group, room) as folder, self.dataset.names.hiding(rows):
             slides = [GroupSlide(row, number, folder) for number, row in enumerate(rows)]
             for slide in slides:
                 if slide.row.problem is not None:
@@ -201,6 +206,14 @@ class GroupBuilder:
                 record = self._commit(group, slides, packed, folder, started)
         log.write(f"committed: {record.samples} samples in {len(record.shards)} shards, {record.shard_bytes} bytes")
         return record
+
+    @contextmanager
+    def _folder(self, group: int, room: Room) -> Iterator[Path]:
+        name = f"group-{group:06d}"
+        with ExitStack() as stack:
+            with self._full_scratch_waits(self.scratch.path / name, room, self.scratch.is_full):
+                folder = stack.enter_context(self.scratch.folder(name))
+            yield folder
 
     def _read(self, slides: list[GroupSlide], staging: Staging, room: Room, log: AttemptLog) -> None:
         Reading(
