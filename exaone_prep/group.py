@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,6 +31,7 @@ from exaone_prep.reading import GroupSlide, Reading
 from exaone_prep.room import Room
 from exaone_prep.scratch import (
     LOOK_FOR_ROOM_EVERY_S,
+    NEXT_TO_NOTHING_BYTES,
     Scratch,
     ScratchFullError,
     ScratchTooSmallError,
@@ -265,8 +267,11 @@ class GroupBuilder:
             shared = self.scratch.shares_disk_with(self.dataset.storage.local)
             if not is_full(error) or (shared and self._ahead is None):
                 raise
-            had = self.scratch.free_bytes() + used_bytes(folder)
-            raise ScratchFullError(0 if shared else _wanted_bytes(had, room)) from error
+            free = self.scratch.free_bytes()
+            # Whoever filled the disk may have given it back by now; waiting for still more might be waiting for ever.
+            given_back = error.errno != errno.EDQUOT and free > NEXT_TO_NOTHING_BYTES
+            wanted = 0 if shared or given_back else _wanted_bytes(free + used_bytes(folder), room)
+            raise ScratchFullError(wanted) from error
 
     def _pack(self, group: int, slides: Sequence[GroupSlide], folder: Path) -> Packed:
         return pack(group, slides, folder, self.dataset.manifest, self.pool, self.progress)
@@ -339,7 +344,7 @@ class GroupBuilder:
 
 def _wanted_bytes(had_bytes: int, room: Room) -> int:
     """How much must be free before another attempt makes sense, where one ended on so much."""
-    more = had_bytes + had_bytes // 10
+    more = max(had_bytes + had_bytes // 10, NEXT_TO_NOTHING_BYTES)
     # The need is estimated too high rather than too low; waiting for all of it might be waiting for ever.
     return max(more, min(room.need_bytes, 2 * had_bytes))
 

@@ -23,7 +23,7 @@ LOOK_FOR_ROOM_EVERY_S: Final = 1.0
 _OWNER: Final = "owner.json"
 _CLAIMED: Final = "claimed"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-_NEXT_TO_NOTHING_BYTES: Final = 1 << 20
+NEXT_TO_NOTHING_BYTES: Final = 1 << 20
 
 
 class ScratchTooSmallError(PrepError):
@@ -147,11 +147,11 @@ class Scratch:
 
     def is_full(self, error: OSError) -> bool:
         """Whether an error of writing here means a full disk: NumPy, for one, does not say."""
-        return error.errno in _FULL or (error.errno is None and self.free_bytes() < _NEXT_TO_NOTHING_BYTES)
+        return error.errno in _FULL or (error.errno is None and self.free_bytes() < NEXT_TO_NOTHING_BYTES)
 
     def alone_is_full(self, error: OSError) -> bool:
         """Whether an error of writing, here or elsewhere, comes from this disk."""
-        return self.is_full(error) and self.free_bytes() < _NEXT_TO_NOTHING_BYTES
+        return self.is_full(error) and self.free_bytes() < NEXT_TO_NOTHING_BYTES
 
     def shares_disk_with(self, folder: Path | None) -> bool:
         """Whether a local folder lies on the same file system."""

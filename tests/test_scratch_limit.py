@@ -174,6 +174,23 @@ def test_a_disk_without_room_for_the_folder_of_a_group_is_waited_for(
     assert len(said) == 1
 
 
+def test_room_that_was_given_back_before_anybody_looked_is_not_waited_for(
+    slides: Path, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    with Scratch(small_disk / "scratch") as scratch:
+        found, full = scratch.folder, iter([True, False])
+
+        def folder(name: str) -> AbstractContextManager[Path]:
+            if next(full):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return found(name)
+
+        monkeypatch.setattr(scratch, "folder", folder)
+        assert build(begun(slides, tmp_path), scratch, tmp_path / "log", said).outcomes == {"done": 1}
+    assert said == [], "more than the whole disk would never be free"
+
+
 def test_a_group_keeps_within_what_it_claimed(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = begun(slides, tmp_path)
     seen: list[tuple[int, int]] = []
