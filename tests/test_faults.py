@@ -95,7 +95,7 @@ def possible(scene: CommandScene, names: tuple[str, ...]) -> tuple[str, ...]:
 def test_a_build_that_a_handful_of_faults_befalls_ends_as_if_nothing_had_happened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    corpus = corpus_of(tmp_path / "corpus", slides=9, slides_per_group=2)
+    corpus = corpus_of(tmp_path / "corpus", slides=5, slides_per_group=1)
     names = (
         "a worker process of the pool is killed",
         "the driver is killed",
