@@ -147,7 +147,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "the store fails now and then": lambda scene: scene.befall(
         Errors(share=0.05, times=10, seed=scene.chance.randrange(1000))
     ),
-    "the store is gone": lambda scene: scene.befall(Errors(share=1, times=scene.chance.randrange(10, 60))),
+    "the store is gone": lambda scene: scene.befall(Errors(share=1, times=scene.chance.randrange(5, 15))),
     "the store is slow": lambda scene: scene.befall(
         Slow(share=0.2, times=10, seconds=1, seed=scene.chance.randrange(1000))
     ),
