@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -116,4 +115,3 @@ def test_soak_fifty_faults_befall_a_build_on_a_cluster_and_it_ends_as_if_nothing
     with scene_of(corpus, tmp_path, monkeypatch, within_s=1000, seed=2, dask=True) as scene:
         names = plan(possible(scene, ON_A_CLUSTER + OF_THE_STORE), 50, scene.chance)
         disturb(scene, names, corpus.groups)
-        print(Counter(names), Counter(ended.code for ended in scene.endings))
