@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -28,13 +29,19 @@ from exaone_prep.pool import WorkerPool
 from exaone_prep.progress import Progress
 from exaone_prep.reading import GroupSlide, Reading
 from exaone_prep.room import Room
-from exaone_prep.scratch import Scratch, ScratchFullError, ScratchTooSmallError, sweep, used_bytes
+from exaone_prep.scratch import (
+    LOOK_FOR_ROOM_EVERY_S,
+    NEXT_TO_NOTHING_BYTES,
+    Scratch,
+    ScratchFullError,
+    ScratchTooSmallError,
+    sweep,
+    used_bytes,
+)
 from exaone_prep.shards.index import index_parquet, values_sha256
 from exaone_prep.stage import Staging
 from exaone_prep.steps import reach
 from exaone_prep.survey_table import survey_parquet, survey_row
-
-LOOK_FOR_ROOM_EVERY_S: Final = 1.0
 
 _CHECKS_AT_ONCE: Final = 4
 
@@ -182,7 +189,7 @@ class GroupBuilder:
         rows = self.dataset.groups[group]
         log.write(f"begins: {len(rows)} slides")
         self.progress.start_group(group, len(rows))
-        with self.scratch.folder(f"group-{group:06d}") as folder, self.dataset.names.hiding(rows):
+        with self._folder(group, room) as folder, self.dataset.names.hiding(rows):
             slides = [GroupSlide(row, number, folder) for number, row in enumerate(rows)]
             for slide in slides:
                 if slide.row.problem is not None:
@@ -201,6 +208,14 @@ class GroupBuilder:
                 record = self._commit(group, slides, packed, folder, started)
         log.write(f"committed: {record.samples} samples in {len(record.shards)} shards, {record.shard_bytes} bytes")
         return record
+
+    @contextmanager
+    def _folder(self, group: int, room: Room) -> Iterator[Path]:
+        name = f"group-{group:06d}"
+        with ExitStack() as stack:
+            with self._full_scratch_waits(self.scratch.path / name, room, self.scratch.is_full):
+                folder = stack.enter_context(self.scratch.folder(name))
+            yield folder
 
     def _read(self, slides: list[GroupSlide], staging: Staging, room: Room, log: AttemptLog) -> None:
         Reading(
@@ -252,8 +267,11 @@ class GroupBuilder:
             shared = self.scratch.shares_disk_with(self.dataset.storage.local)
             if not is_full(error) or (shared and self._ahead is None):
                 raise
-            had = self.scratch.free_bytes() + used_bytes(folder)
-            raise ScratchFullError(0 if shared else _wanted_bytes(had, room)) from error
+            free = self.scratch.free_bytes()
+            # Whoever filled the disk may have given it back by now; waiting for still more might be waiting for ever.
+            given_back = error.errno != errno.EDQUOT and free > NEXT_TO_NOTHING_BYTES
+            wanted = 0 if shared or given_back else _wanted_bytes(free + used_bytes(folder), room)
+            raise ScratchFullError(wanted) from error
 
     def _pack(self, group: int, slides: Sequence[GroupSlide], folder: Path) -> Packed:
         return pack(group, slides, folder, self.dataset.manifest, self.pool, self.progress)
@@ -326,7 +344,7 @@ class GroupBuilder:
 
 def _wanted_bytes(had_bytes: int, room: Room) -> int:
     """How much must be free before another attempt makes sense, where one ended on so much."""
-    more = had_bytes + had_bytes // 10
+    more = max(had_bytes + had_bytes // 10, NEXT_TO_NOTHING_BYTES)
     # The need is estimated too high rather than too low; waiting for all of it might be waiting for ever.
     return max(more, min(room.need_bytes, 2 * had_bytes))
 

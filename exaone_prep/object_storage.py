@@ -16,7 +16,7 @@ import fsspec
 
 from exaone_prep.errors import PrepError, StorageConflictError, UnreachableError
 from exaone_prep.faults import ATTEMPTS, fault_of, patiently, words_of
-from exaone_prep.s3_upload import upload_new
+from exaone_prep.s3_upload import upload_new, within_s
 from exaone_prep.storage import sha256_of
 
 READ_BACK_BYTES: Final = 32 << 20
@@ -149,7 +149,8 @@ class ObjectStorage:
             patiently(lambda: self._fs.put_file(str(file), self._at(path), mode="create"))
 
     def replace(self, path: str, data: bytes) -> None:
-        self._ask(lambda: self._fs.pipe_file(self._at(path), data))
+        limit = {"timeout": within_s(len(data))} if self._is_s3 else {}
+        self._ask(lambda: self._fs.pipe_file(self._at(path), data, **limit))
 
     def remove(self, path: str) -> None:
         try:

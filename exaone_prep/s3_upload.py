@@ -17,6 +17,8 @@ from exaone_prep.faults import patiently
 PART_BYTES: Final = 32 << 20
 """Of a larger file; S3 takes 10,000 parts, so files up to 320 GB."""
 
+ANSWERS_WITHIN_S: Final = 20.0
+SLOWEST_BYTES_PER_S: Final = 256 << 10
 _PARTS_AT_ONCE: Final = 4
 _IF_NEW: Final = {"IfNoneMatch": "*"}
 
@@ -37,7 +39,7 @@ def upload_new(files: Any, bucket: str, key: str, file: Path) -> None:
     at = {"Bucket": bucket, "Key": key}
     if file.stat().st_size <= PART_BYTES:
         data = file.read_bytes()
-        patiently(lambda: files.call_s3("put_object", **at, **_IF_NEW, Body=data))
+        patiently(lambda: files.call_s3("put_object", timeout=within_s(len(data)), **at, **_IF_NEW, Body=data))
         return
     at["UploadId"] = patiently(lambda: files.call_s3("create_multipart_upload", **at))["UploadId"]
     try:
@@ -52,6 +54,15 @@ def upload_new(files: Any, bucket: str, key: str, file: Path) -> None:
         raise
 
 
+def within_s(size_bytes: int) -> float:
+    """How long one request that stores so many bytes may take.
+
+    The client below has no limit of its own while it waits for leave to send a body, and none is given on a connection
+    that has lost an answer.
+    """
+    return ANSWERS_WITHIN_S + size_bytes / SLOWEST_BYTES_PER_S
+
+
 def requests_of(size_bytes: int) -> int:
     """How many requests that store something an upload takes."""
     return 1 if size_bytes <= PART_BYTES else -(-size_bytes // PART_BYTES) + 2
@@ -63,7 +74,8 @@ def _upload_parts(files: Any, at: dict[str, str], file: Path) -> list[dict[str, 
 
         def upload(number: int) -> dict[str, Any]:
             data = os.pread(descriptor, PART_BYTES, (number - 1) * PART_BYTES)
-            answer = patiently(lambda: files.call_s3("upload_part", **at, PartNumber=number, Body=data))
+            sent = {**at, "PartNumber": number, "Body": data}
+            answer = patiently(lambda: files.call_s3("upload_part", timeout=within_s(len(data)), **sent))
             return {"PartNumber": number, "ETag": answer["ETag"]}
 
         threads = ThreadPoolExecutor(max_workers=_PARTS_AT_ONCE)

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -19,10 +19,11 @@ from typing import Final, Self
 from exaone_prep.errors import PrepError
 
 OLD_S: Final = 24 * 3600.0
+LOOK_FOR_ROOM_EVERY_S: Final = 1.0
 _OWNER: Final = "owner.json"
 _CLAIMED: Final = "claimed"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-_NEXT_TO_NOTHING_BYTES: Final = 1 << 20
+NEXT_TO_NOTHING_BYTES: Final = 1 << 20
 
 
 class ScratchTooSmallError(PrepError):
@@ -63,9 +64,13 @@ class Scratch:
         sweep(root)
         host = socket.gethostname()
         self.path = root / f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
-        self.path.mkdir(parents=True)
         owner = {"host": host, "pid": os.getpid(), "started": _start_of(os.getpid())}
-        (self.path / _OWNER).write_text(json.dumps(owner))
+        try:
+            self.path.mkdir(parents=True)
+            (self.path / _OWNER).write_text(json.dumps(owner))
+        except OSError:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -142,15 +147,15 @@ class Scratch:
 
     def is_full(self, error: OSError) -> bool:
         """Whether an error of writing here means a full disk: NumPy, for one, does not say."""
-        return error.errno in _FULL or (error.errno is None and self.free_bytes() < _NEXT_TO_NOTHING_BYTES)
+        return error.errno in _FULL or (error.errno is None and self.free_bytes() < NEXT_TO_NOTHING_BYTES)
 
     def alone_is_full(self, error: OSError) -> bool:
         """Whether an error of writing, here or elsewhere, comes from this disk."""
-        return self.is_full(error) and self.free_bytes() < _NEXT_TO_NOTHING_BYTES
+        return self.is_full(error) and self.free_bytes() < NEXT_TO_NOTHING_BYTES
 
     def shares_disk_with(self, folder: Path | None) -> bool:
         """Whether a local folder lies on the same file system."""
-        return folder is not None and folder.exists() and folder.stat().st_dev == self.path.stat().st_dev
+        return _share_disk(folder, self.path)
 
     @contextlib.contextmanager
     def folder(self, name: str) -> Iterator[Path]:
@@ -161,6 +166,40 @@ class Scratch:
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def open_scratch(
+    root: Path,
+    limit_bytes: int | None,
+    data: Path | None,
+    *,
+    say: Callable[[str], None],
+    check: Callable[[], None] = lambda: None,
+) -> Scratch:
+    """A scratch; on a full disk, if that is not the data set's, only once there is room for its first file.
+
+    Args:
+        root: Where builders have their folders.
+        limit_bytes: See `Scratch`.
+        data: Folder of the data set, None for a remote one.
+        say: Called once, if there is anything to wait for.
+        check: Asked while it waits; what it raises ends that.
+
+    Raises:
+        OSError: The folder cannot be made or written.
+    """
+    said = False
+    while True:
+        try:
+            return Scratch(root, limit_bytes)
+        except OSError as error:
+            if error.errno not in _FULL or _share_disk(data, root):
+                raise
+        if not said:
+            said = True
+            say(f"The disk of the scratch {root} is full: waiting for room.")
+        check()
+        time.sleep(LOOK_FOR_ROOM_EVERY_S)
 
 
 def sweep(root: Path) -> None:
@@ -183,6 +222,13 @@ def used_bytes(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 total += os.lstat(os.path.join(place, name)).st_blocks * 512  # noqa: PTH118 (thousands of files)
     return total
+
+
+def _share_disk(data: Path | None, scratch: Path) -> bool:
+    if data is None or not data.exists():
+        return False
+    there = next(folder for folder in (scratch, *scratch.absolute().parents) if folder.exists())
+    return data.stat().st_dev == there.stat().st_dev
 
 
 def _remove_empty(root: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from exaone_prep.pool import WorkerPool, nameless_log
-from exaone_prep.scratch import Scratch
+from exaone_prep.scratch import Scratch, open_scratch
 
 if TYPE_CHECKING:
     from exaone_prep.build import Executor, Watch
@@ -131,7 +131,8 @@ def build_missing(dataset: Dataset, site: Site, progress: Progress, watch: Watch
 
     groups = missing_groups(dataset)
     progress.groups, progress.groups_done = len(dataset.groups), len(dataset.groups) - len(groups)
-    with Scratch(site.scratch_root(dataset), site.limit_bytes) as scratch:
+    root, data = site.scratch_root(dataset), dataset.storage.local
+    with open_scratch(root, site.limit_bytes, data, say=watch.say) as scratch:
         with site.executor(dataset, scratch, progress, watch) as executor:
             run(groups, executor, dataset, watch)
         return publish(dataset, scratch)

@@ -51,6 +51,8 @@ def _fetch(uri: str, folder: Path, go_on: Callable[[], bool]) -> Path:
     root = uri.rsplit("/", 1)[0]
     try:
         for member in members_of(uri):
+            if not go_on():  # the store may have answered after the folder was taken away
+                raise StagingEndedError
             target = folder / member.removeprefix(root).lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as stream:

@@ -39,9 +39,82 @@ def home_environment(home: Path, url: str) -> dict[str, str]:
     }
 
 
+class PrefectServer:
+    """A server with SQLite on a port of this machine; it may be started again, on the same port, after it has died.
+
+    Attributes:
+        home: Folder for its database, its settings and its log.
+        url: Of its API.
+        process: The latest one.
+    """
+
+    def __init__(self, home: Path) -> None:
+        """Choose a free port, and start nothing yet."""
+        home.mkdir(parents=True, exist_ok=True)
+        self.home = home
+        self._port = _free_port()
+        self._log = home / "server.log"
+        self.url = f"http://127.0.0.1:{self._port}/api"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, and do not wait until it answers."""
+        # Without services: nothing is scheduled, and nobody asks for events.
+        words = ["server", "start", "--host", "127.0.0.1", "--port", str(self._port), "--no-services"]
+        with self._log.open("ab") as stream:
+            self.process = subprocess.Popen(  # noqa: S603 (our own interpreter)
+                [sys.executable, "-m", "prefect", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                env={**os.environ, **home_environment(self.home, self.url)},
+                start_new_session=True,
+            )
+
+    def answers(self) -> bool:
+        """Whether it does, now."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=5):  # noqa: S310 (our own)
+                return True
+        except OSError:
+            return False
+
+    def wait(self) -> None:
+        """Wait until it answers.
+
+        Raises:
+            ServerNotStartedError: With what to look at.
+        """
+        until = time.monotonic() + START_WITHIN_S
+        while time.monotonic() < until:
+            if self.process is not None and self.process.poll() is not None:
+                raise ServerNotStartedError(
+                    f"The Prefect server ended with {self.process.returncode}; see {self._log}."
+                )
+            if self.answers():
+                return
+            time.sleep(0.2)
+        raise ServerNotStartedError(f"The Prefect server does not answer at {self.url}; see {self._log}.")
+
+    def stop(self) -> None:
+        """End it, by force if need be."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            self.signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                if self.process is not None:
+                    self.process.wait(STOP_WITHIN_S)
+                return
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to all its processes."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+
+
 @contextlib.contextmanager
 def prefect_server(home: Path) -> Iterator[str]:
-    """Start a server on a free port of this machine, with SQLite; yield the URL of its API.
+    """Start a server that goes with the block; yield the URL of its API.
 
     Args:
         home: Folder for its database, its settings and its log.
@@ -49,26 +122,13 @@ def prefect_server(home: Path) -> Iterator[str]:
     Raises:
         ServerNotStartedError: With what to look at.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    log = home / "server.log"
-    # Without services: nothing is scheduled, and nobody asks for events.
-    words = ["server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-services"]
-    with log.open("ab") as stream:
-        process = subprocess.Popen(  # noqa: S603 (our own interpreter)
-            [sys.executable, "-m", "prefect", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            env={**os.environ, **home_environment(home, url)},
-            start_new_session=True,
-        )
+    server = PrefectServer(home)
+    server.start()
     try:
-        _wait_for(process, url, log)
-        yield url
+        server.wait()
+        yield server.url
     finally:
-        _stop(process)
+        server.stop()
 
 
 def _free_port() -> int:
@@ -76,23 +136,3 @@ def _free_port() -> int:
         listening.bind(("127.0.0.1", 0))
         port: int = listening.getsockname()[1]
         return port
-
-
-def _wait_for(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    until = time.monotonic() + START_WITHIN_S
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            raise ServerNotStartedError(f"The Prefect server ended with {process.returncode}; see {log}.")
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310 (our own)
-            return
-        time.sleep(0.2)
-    raise ServerNotStartedError(f"The Prefect server does not answer at {url}; see {log}.")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_WITHIN_S)
-            return

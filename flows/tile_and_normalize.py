@@ -58,7 +58,9 @@ def tile_and_normalize(
         site.check(chosen)
         dataset = create_dataset(absolute(out, "out"), chosen, base=base, after=before)
         build(dataset, site)
+    # What Prefect is to show comes after what the data set is: the server may be gone by now.
     result = verify(open_dataset(dataset.storage.url), depth, workers=processes)
+    show_outcomes(dataset)
     show_verification(dataset, result)
     result.check()
     return result.digest
@@ -77,4 +79,3 @@ def build(dataset: Dataset, site: Site) -> None:
         if read_build(dataset.storage) is None:
             with Sight(run_id, progress, logger) as sight:
                 build_missing(dataset, site, progress, sight.watch)
-    show_outcomes(dataset)

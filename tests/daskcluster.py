@@ -38,6 +38,15 @@ class DaskProcesses:
         self._workers.append(worker)
         return worker
 
+    def keep(self, workers: int) -> None:
+        """Start again what has died: the scheduler at its address, and so many workers of one thread."""
+        if self.scheduler.poll() is not None:
+            host, _, port = self.address.removeprefix("tcp://").rpartition(":")
+            self.scheduler = _start(self.folder, "scheduler", "--host", host, "--port", port, "--no-dashboard")
+        self._workers = [worker for worker in self._workers if worker.poll() is None]
+        while len(self._workers) < workers:
+            self.start_worker()
+
     def close(self) -> None:
         """Kill everything."""
         for process in (*self._workers, self.scheduler):

@@ -14,15 +14,23 @@ import pytest
 @contextmanager
 def mounted(folder: Path, mib: int = 16) -> Iterator[Path]:
     """A file system of so many MiB at a new folder; skips the test, saying why, where none can be mounted."""
+    with perhaps_mounted(folder, mib) as why_not:
+        if why_not:
+            pytest.skip(f"a file system cannot be mounted here: {why_not}")
+        yield folder
+
+
+@contextmanager
+def perhaps_mounted(folder: Path, mib: int = 16) -> Iterator[str]:
+    """A new folder, and there a file system of so many MiB if one can be mounted; yields why not, or nothing."""
     folder.mkdir()
     words = ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder)]
-    done = subprocess.run(words, check=False, capture_output=True)
-    if done.returncode != 0:
-        pytest.skip(f"a file system cannot be mounted here: {done.stderr.decode().strip()}")
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
     try:
-        yield folder
+        yield done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else ""
     finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        if not done.returncode:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def fill(disk: Path, left_bytes: int) -> Path:

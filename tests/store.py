@@ -242,6 +242,18 @@ class Store:
         finally:
             self._faults = []
 
+    def befall(self, fault: Fault) -> None:
+        """Let one more fault befall requests until it has had its times."""
+        self._faults.append(fault)
+
+    def download(self, prefix: str, folder: Path) -> Path:
+        """Copy all objects below a prefix, at most 1,000, into a folder."""
+        for key in self.keys(f"{prefix}/"):
+            file = folder / key.removeprefix(f"{prefix}/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self.client().download_file(self.bucket, key, str(file))
+        return folder
+
     @contextmanager
     def counting(self) -> Iterator[list[Request]]:
         """The requests of a block."""

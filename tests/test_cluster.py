@@ -9,10 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from distributed import Client
 
+from exaone_prep.build import UNWATCHED, Failure
+from exaone_prep.cluster import builder
+from exaone_prep.cluster.executor import DaskExecutor
+from exaone_prep.cluster.order import Order
+from exaone_prep.dataset import Dataset, create_dataset
+from exaone_prep.errors import UnreachableError
+from exaone_prep.progress import Progress
 from tests.builds import build, build_words, command, digest_of, files_of, finish, start
 from tests.daskcluster import DaskProcesses, children_of, dask_processes, wait_until
-from tests.smallslides import small_slides
+from tests.smallslides import manifest_of, small_slides
+from tests.store import Errors, Store
 
 SMALL = ("--set", "shards.slides_per_group=1", "--set", "shards.samples_per_shard=5", "--set", "splits={}")
 STOPS_WITHIN_S = 30
@@ -42,6 +51,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskProcesses]
 
 def attempts(out: Path) -> list[str]:
     return [json.loads(file.read_text())["sentence"] for file in sorted((out / "attempts").glob("*.json"))]
+
+
+def order_of(dataset: Dataset, scratch: Path) -> Order:
+    return Order(
+        group=0,
+        url=dataset.storage.url,
+        content_id=dataset.catalog.content_id,
+        builder="driver",
+        workers=1,
+        device="cpu",
+        folder=scratch,
+        limit_bytes=None,
+    )
 
 
 def test_a_cluster_makes_the_bytes_of_one_machine_also_when_a_worker_is_killed(
@@ -126,6 +148,28 @@ def test_a_scheduler_that_is_lost_or_not_there_is_said_in_a_sentence(slides: Pat
     ended = command(*words)
     assert ended.code == 1
     assert "There is no Dask scheduler at" in ended.err
+
+
+def test_a_client_that_gave_its_scheduler_up_meanwhile_is_a_lost_scheduler(
+    slides: Path, cluster: DaskProcesses, tmp_path: Path
+) -> None:
+    dataset = create_dataset(tmp_path / "dataset", manifest_of(slides), base=tmp_path)
+    with Client(cluster.address, set_as_default=False) as client:
+        order = order_of(dataset, tmp_path)
+        executor = DaskExecutor(client=client, dataset=dataset, order=order, progress=Progress(), watch=UNWATCHED)
+        client.close()
+        with pytest.raises(UnreachableError, match=f"{cluster.address} was lost"):
+            list(executor.run([0]))
+
+
+def test_what_a_worker_cannot_reach_is_named_by_the_attempt_that_failed(slides: Path, tmp_path: Path) -> None:
+    with Store() as store:
+        store.upload(slides, "slides")
+        dataset = create_dataset(store.url("dataset"), manifest_of(slides), base=tmp_path)
+        with store.failing(Errors(statuses=(403,))):
+            answer = builder.build(order_of(dataset, tmp_path))
+    assert isinstance(answer, Failure)
+    assert "denies access" in str(answer.error)
 
 
 @pytest.mark.soak

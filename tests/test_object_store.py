@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -232,6 +233,22 @@ def test_a_store_whose_faults_last_is_said_to_be_unreachable(
         low <= wait <= high
         for wait, low, high in zip(waits, (0.12, 0.25, 0.5, 1, 2, 4), (0.25, 0.5, 1, 2, 4, 8), strict=True)
     )
+
+
+def test_a_store_that_says_nothing_at_all_is_not_waited_for_for_ever(
+    store: Store, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_upload, "ANSWERS_WITHIN_S", 0.2)
+    monkeypatch.setattr("exaone_prep.faults.time.sleep", lambda _: None)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        store.forget_clients()
+        data = ObjectStorage(store.url("silent"))
+        with pytest.raises(UnreachableError, match="tried 7 times"):
+            data.put_new("a", file)
+        with pytest.raises(UnreachableError, match="tried 7 times"):
+            data.replace("a", b"beat")
+    store.forget_clients()
 
 
 @pytest.mark.parametrize("fault", [Errors(times=2), LostAnswers(times=1)], ids=["errors", "a lost answer"])

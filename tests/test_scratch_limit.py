@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from exaone_prep.dataset import Dataset, create_dataset
 from exaone_prep.group import GroupBuilder
 from exaone_prep.ledger import GroupRecord, committed_groups
 from exaone_prep.pool import WorkerPool
-from exaone_prep.scratch import Scratch, ScratchTooSmallError, used_bytes
+from exaone_prep.scratch import Scratch, ScratchTooSmallError, open_scratch, used_bytes
 from tests.builds import digest_of, finish, start
 from tests.commandline import run_here
 from tests.disks import fill
@@ -127,6 +129,66 @@ def test_room_that_a_dead_builder_held_is_found(slides: Path, tmp_path: Path) ->
         said: list[str] = []
         assert build(begun(slides, tmp_path), scratch, tmp_path / "log", said).outcomes == {"done": 1}
         assert len(said) == 1
+
+
+def test_a_builder_that_finds_no_room_even_for_its_own_folder_waits_unless_it_is_the_disk_of_the_data_set(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    ballast = fill(small_disk, 0)
+    said: list[str] = []
+
+    def give_room(sentence: str) -> None:
+        said.append(sentence)
+        assert list(small_disk.glob("scratch/*")) == []
+        ballast.unlink()
+
+    with open_scratch(small_disk / "scratch", None, tmp_path, say=give_room) as scratch:
+        assert (scratch.path / "owner.json").stat().st_size > 0
+    assert said == [f"The disk of the scratch {small_disk}/scratch is full: waiting for room."]
+    fill(small_disk, 0)
+    with pytest.raises(OSError, match="No space left"):
+        open_scratch(small_disk / "scratch", None, small_disk, say=said.append)
+    assert len(said) == 1
+
+
+def test_a_disk_without_room_for_the_folder_of_a_group_is_waited_for(
+    slides: Path, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    with Scratch(small_disk / "scratch") as scratch, WorkerPool(1, tmp_path / "log") as pool:
+        ballast = fill(small_disk, 0)
+        found = scratch.folder
+
+        def folder(name: str) -> AbstractContextManager[Path]:
+            if ballast.exists():  # a file system on a real disk has no block left for it
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return found(name)
+
+        def give_room(sentence: str) -> None:
+            said.append(sentence)
+            ballast.unlink()
+
+        monkeypatch.setattr(scratch, "folder", folder)
+        builder = GroupBuilder(dataset=begun(slides, tmp_path), pool=pool, scratch=scratch, say=give_room)
+        assert builder.build(0).outcomes == {"done": 1}
+    assert len(said) == 1
+
+
+def test_room_that_was_given_back_before_anybody_looked_is_not_waited_for(
+    slides: Path, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    with Scratch(small_disk / "scratch") as scratch:
+        found, full = scratch.folder, iter([True, False])
+
+        def folder(name: str) -> AbstractContextManager[Path]:
+            if next(full):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return found(name)
+
+        monkeypatch.setattr(scratch, "folder", folder)
+        assert build(begun(slides, tmp_path), scratch, tmp_path / "log", said).outcomes == {"done": 1}
+    assert said == [], "more than the whole disk would never be free"
 
 
 def test_a_group_keeps_within_what_it_claimed(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

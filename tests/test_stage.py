@@ -203,6 +203,28 @@ def test_a_staging_that_nobody_wants_any_more_ends_in_the_middle_of_a_slide(
     assert not (tmp_path / "staged").exists()
 
 
+def test_a_store_that_answers_after_its_slides_are_not_wanted_any_more_leaves_nothing(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answers = threading.Event(), threading.Event()
+
+    def late(uri: str) -> Iterator[str]:
+        asked.set()
+        answers.wait(WAIT_S)
+        yield uri
+
+    monkeypatch.setattr(stage_module, "members_of", late)
+    monkeypatch.setattr(stage_module, "_END_S", 0.1)
+    staging = staging_of(begun(store, tmp_path), tmp_path / "staged")
+    assert asked.wait(WAIT_S)
+    staging.end()
+    answers.set()
+    for thread in staging._threads:
+        thread.join(WAIT_S)
+    # Another attempt at the group makes the folder anew, and must not find it.
+    assert not (tmp_path / "staged").exists()
+
+
 def test_the_next_group_is_fetched_while_the_present_one_is_packed(store: str, tmp_path: Path) -> None:
     dataset = begun(store, tmp_path, slides_per_group=1)
     with Scratch(tmp_path / "scratch") as scratch, WorkerPool(1, tmp_path / "log") as pool:

@@ -18,6 +18,8 @@ from prefect.workers.process import ProcessWorker
 ROOT = Path(__file__).resolve().parents[1]
 HERE = "http://127.0.0.1:4200/api"
 AT_ONCE = 4
+"""Runs of a pool. More than one: after a power failure a dead run holds its place until the next run of its data set,
+which must be able to start, says that it crashed."""
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from distributed import Client, Future
+from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
 
 from exaone_prep import layout
@@ -52,6 +53,10 @@ class DaskExecutor:
     _running: dict[str, tuple[int, Future[Answer]]] = field(default_factory=dict)
     _counted: float = 0.0
     _workers: frozenset[str] = frozenset()
+    _address: str = ""
+
+    def __post_init__(self) -> None:
+        self._address = str(self.client.scheduler.address) if self.client.scheduler else "?"
 
     def run(self, groups: Sequence[int]) -> Iterator[tuple[int, Failure | None]]:
         """See `exaone_prep.build.Executor`.
@@ -90,12 +95,10 @@ class DaskExecutor:
         finally:
             self._cancel()
 
-    @property
-    def _address(self) -> str:
-        return str(self.client.scheduler.address) if self.client.scheduler else "?"
-
     def _count_workers(self) -> None:
         now = time.monotonic()
+        if self.client.status == "closed":  # by itself, when it has looked for its scheduler in vain
+            raise ConnectionError
         if now - self._counted >= COUNT_WORKERS_EVERY_S:
             self._workers = frozenset(self.client.nthreads())
             self._counted = now
@@ -127,7 +130,7 @@ class DaskExecutor:
                 return Refused(f"{worker}: {missing}; install the same environment on it.")
             except Exception as raised:  # noqa: BLE001 (whatever befell the worker is how the attempt ended)
                 error = raised
-        future.cancel(force=True)
+        self._forget([future])
         if self._is_committed(group):  # only the answer was lost
             return None
         return _lost(group, worker, error)
@@ -156,8 +159,11 @@ class DaskExecutor:
         """Let the workers stop what is not wanted any more: they see it within a second."""
         running, self._running = self._running, {}
         if running:
-            with contextlib.suppress(OSError):
-                self.client.cancel([future for _, future in running.values()], force=True)
+            self._forget([future for _, future in running.values()])
+
+    def _forget(self, futures: list[Future[Answer]]) -> None:
+        with contextlib.suppress(OSError, ClosedClientError):
+            self.client.cancel(futures, force=True)
 
 
 def _lost(group: int, worker: str, error: BaseException | None) -> Failure:
