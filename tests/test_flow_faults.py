@@ -70,6 +70,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return corpus_of(tmp_path_factory.mktemp("corpus"), slides=6, slides_per_group=1)
 
 
+@pytest.mark.soak
 def test_a_server_that_is_killed_holds_up_no_group_and_the_flow_ends_when_it_is_back(
     prefect: Prefect, mark: str, corpus: Corpus, tmp_path: Path
 ) -> None:
