@@ -319,6 +319,21 @@ def test_without_numba_the_numpy_engine_does_the_work(monkeypatch: pytest.Monkey
     assert stain.engine_for("auto").name == "numba"
 
 
+def test_patches_that_stay_as_they_are_are_counted_where_there_is_no_numba() -> None:
+    script = """
+import sys
+sys.modules["numba"] = None
+import numpy as np
+from exaone_prep import stain
+batch = stain.normalize(np.full((1, 32, 32, 3), 250, np.uint8), fit="patch", device="cpu")
+assert batch.status == ("kept",)
+assert batch.sums.tolist() == [[250 * 1024] * 3 + [250 * 250 * 1024] * 3]
+assert stain.engine_for("cpu").name == "numpy"
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_numba_is_not_imported_before_it_has_work_to_do() -> None:
     script = "import sys; from exaone_prep import stain; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0

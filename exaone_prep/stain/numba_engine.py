@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from exaone_prep.channel_sums import count_channels
 from exaone_prep.stain.algebra import Matrix3, Vector
 from exaone_prep.stain.compilation import Kernels, compiled
 from exaone_prep.stain.density import EXACT_SUM_PIXELS, MAX_KEPT_LEVEL, OD_FIXED, OD_TABLE
@@ -89,3 +90,7 @@ class NumbaEngine:
         """See `PixelEngine`; the sums are taken while the pixels are in registers."""
         sums.fill(0)
         self._kernels.apply(np.ascontiguousarray(pixels).reshape(-1), tables.reshape(-1), out.reshape(-1), sums)
+
+    def count(self, pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """See `PixelEngine`."""
+        return count_channels(pixels)

@@ -119,9 +119,12 @@ class NumpyEngine:
             levels, target = _on_host(a.astype(np.uint8)), out[start : start + _BLOCK_PIXELS]
             for channel in range(3):
                 target[:, channel] = levels[:, channel]
-        for channel in range(3):
-            levels_found = out[:, channel].astype(np.int64)
-            sums[channel], sums[3 + channel] = levels_found.sum(), np.square(levels_found).sum()
+        sums[:] = self.count(out)
+
+    def count(self, pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """See `PixelEngine`; without numba, which may be why this engine is in use."""
+        levels = pixels.astype(np.int64)
+        return np.concatenate([levels.sum(axis=0), np.square(levels).sum(axis=0)])
 
 
 def pseudo_angle(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,7 +11,6 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from exaone_prep.channel_sums import count_channels
 from exaone_prep.stain.algebra import Matrix3, Vector
 from exaone_prep.stain.engine import AngleQuery, ConcentrationQuery, Loaded, Moments
 
@@ -62,6 +61,10 @@ class PixelEngine(Protocol):
             out: uint8 (N, 3), C-contiguous; may not overlap `pixels`.
             sums: int64 (6,); receives what `exaone_prep.channel_sums.count_channels` gives of `out`.
         """
+        ...
+
+    def count(self, pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """What `exaone_prep.channel_sums.count_channels` gives of uint8 (N, 3) pixels."""
         ...
 
 
@@ -133,6 +136,6 @@ class _Loaded:
             pixels, target = self._sets[number], out[number]
             if correction is None:
                 target[...] = pixels
-                sums[number] = count_channels(target)
+                sums[number] = self._engine.count(target)
             else:
                 self._engine.apply(pixels, self._owner.tables_of(correction), target, sums[number])
