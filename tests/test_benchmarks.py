@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -21,16 +20,6 @@ from tests.smallslides import small_slide
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE_PX = 256
-
-
-@pytest.fixture(scope="module")
-def suite() -> Iterator[Any]:
-    """Gives the modules of `benchmarks/` by name."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        yield importlib.import_module
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
 
 
 @pytest.fixture(scope="module")

@@ -20,18 +20,11 @@ from exaone_prep.errors import UnreachableError
 from exaone_prep.progress import Progress
 from tests.builds import build, build_words, command, digest_of, files_of, finish, start
 from tests.daskcluster import DaskProcesses, children_of, dask_processes, wait_until
-from tests.smallslides import manifest_of, small_slides
+from tests.smallslides import manifest_of
 from tests.store import Errors, Store
 
 SMALL = ("--set", "shards.slides_per_group=1", "--set", "shards.samples_per_shard=5", "--set", "splits={}")
 STOPS_WITHIN_S = 30
-
-
-@pytest.fixture(scope="module")
-def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("slides")
-    small_slides(folder, 3)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -40,13 +40,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("slides")
-    small_slides(folder, 3)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def store(slides: Path) -> Iterator[Store]:
     """An S3 server whose bucket holds slides and manifest."""
     with Store() as found:

@@ -22,19 +22,11 @@ from exaone_prep.status import status_of
 from exaone_prep.steps import KILL_AT
 from tests.builds import build, command, finish, start
 from tests.commandline import run_here
-from tests.smallslides import small_slides
 from tests.store import Errors, LostAnswers, Request, Slow, Store, Then, by_method
 
 SMALL = ("--set", "shards.slides_per_group=1", "--set", "shards.samples_per_shard=5", "--workers", "1")
 PART_BYTES = 5 << 20
 """The least that S3 takes."""
-
-
-@pytest.fixture(scope="module")
-def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("slides")
-    small_slides(folder, 3)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -18,16 +15,6 @@ from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = st.lists(st.floats(0.1, 100), min_size=1, max_size=60)
-
-
-@pytest.fixture(scope="module")
-def suite() -> Iterator[Any]:
-    """Gives the modules of `benchmarks/` by name."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        yield importlib.import_module
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
 
 
 @pytest.fixture(scope="module")
