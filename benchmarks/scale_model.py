@@ -14,8 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-ATTEMPTS: Final = 3
-"""As `exaone_prep.build.run` tries a group; repeated here so that a model needs no build."""
+from exaone_prep.build import ATTEMPTS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
+
+from exaone_prep.progress import this_process
 
 Level = Literal["info", "warning", "error"]
 TAIL_BYTES: Final = 4096
@@ -35,7 +35,7 @@ class AttemptLog:
         self.file = file
         self._group = group
         self._hide = hide
-        self._worker = f"{socket.gethostname()}-{os.getpid()}"
+        self._worker = this_process()
         self._workers_log = workers_log
         self._read = workers_log.stat().st_size if workers_log.exists() else 0
         self._lock = threading.Lock()

@@ -23,6 +23,7 @@ from typing import Final
 
 from exaone_prep import layout
 from exaone_prep.errors import BuildStoppedError, PrepError
+from exaone_prep.progress import this_process
 from exaone_prep.storage import Storage
 
 LOOK_EVERY_S: Final = 5.0
@@ -112,7 +113,7 @@ class _Key:
 
 def new_builder() -> str:
     """A name for one run of a driver, that no other run has."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return f"{this_process()}-{secrets.token_hex(4)}"
 
 
 @contextmanager

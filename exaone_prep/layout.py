@@ -62,6 +62,11 @@ def attempt(group: int, number: int) -> str:
     return f"{ATTEMPTS}/group-{group:06d}-{number}.json"
 
 
+def heartbeat(builder: str) -> str:
+    """What a builder that runs shows of itself."""
+    return f"{PROGRESS}/{builder}.json"
+
+
 def stop(builder: str) -> str:
     """Is there when the groups of a builder are to end."""
     return f"{CONTROL}/stop-{builder}.json"

@@ -10,7 +10,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from exaone_prep import layout
 from exaone_prep.errors import PrepError
@@ -71,7 +71,7 @@ class Heartbeat:
         self._storage = storage
         self._progress = progress
         self._every_s = HEARTBEAT_S if storage.local is not None else STORE_HEARTBEAT_S
-        self._path = f"{layout.PROGRESS}/{socket.gethostname()}-{os.getpid()}.json"
+        self._path = layout.heartbeat(this_process())
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
@@ -95,3 +95,16 @@ class Heartbeat:
                 self._storage.replace(self._path, json.dumps(document).encode())
             if self._ended.wait(self._every_s):
                 return
+
+
+def this_process() -> str:
+    """The name under which this process shows itself: its host and its number."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def read_heartbeat(storage: Storage, builder: str) -> dict[str, Any] | None:
+    """What a builder last showed of itself, None where it has ended."""
+    try:
+        return dict(json.loads(storage.read(layout.heartbeat(builder))))
+    except (FileNotFoundError, ValueError):
+        return None

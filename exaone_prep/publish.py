@@ -168,6 +168,14 @@ def read_build(storage: Storage) -> dict[str, Any] | None:
         return None
 
 
+def read_verification(storage: Storage) -> dict[str, Any] | None:
+    """What `verification.json` holds, None where the data set was not verified yet."""
+    try:
+        return dict(json.loads(storage.read(layout.VERIFICATION)))
+    except FileNotFoundError:
+        return None
+
+
 def in_a_sentence(build: dict[str, Any]) -> str:
     """What a complete build came to."""
     slides = build["slides"]

@@ -10,24 +10,18 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-SPOOL_COLUMNS: Final = np.dtype(
-    [
-        ("sample", "<i4"),
-        ("white", "<f4"),
-        ("black", "<f4"),
-        ("pen", "<f4"),
-        ("sharpness", "<f4"),
-        ("status", "<i1"),
-        ("offset", "<i8"),
-        ("size", "<i4"),
-        ("x", "<i8"),
-        ("y", "<i8"),
-        ("fraction", "<f8"),
-    ]
-)
+_ADDED: Final = [
+    ("sample", "<i4"),
+    ("white", "<f4"),
+    ("black", "<f4"),
+    ("pen", "<f4"),
+    ("sharpness", "<f4"),
+    ("status", "<i1"),
+    ("offset", "<i8"),
+    ("size", "<i4"),
+]
+SPOOL_COLUMNS: Final = np.dtype([*_ADDED, ("x", "<i8"), ("y", "<i8"), ("fraction", "<f8")])
 """One record per kept sample; `sample` counts the planned patches of the slide, `x` and `y` are level-0 pixels."""
-
-_MEASURED: Final = SPOOL_COLUMNS.names[:8] if SPOOL_COLUMNS.names else ()
 
 
 class Spool:
@@ -66,8 +60,9 @@ class Spool:
 
     def _table(self) -> NDArray[np.void]:
         table = np.empty(len(self._records), dtype=SPOOL_COLUMNS)
-        for name, column in zip(_MEASURED, zip(*self._records, strict=True), strict=False):
-            table[name] = column
+        added = np.array(self._records, dtype=_ADDED)
+        for name, _ in _ADDED:
+            table[name] = added[name]
         numbers = table["sample"]
         table["x"], table["y"] = self._level0[numbers, 0], self._level0[numbers, 1]
         table["fraction"] = self._fractions[numbers]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -11,7 +10,8 @@ from typing import Any, Final, Literal
 from exaone_prep import control, layout
 from exaone_prep.dataset import Dataset
 from exaone_prep.ledger import read_ledger, shards_digest
-from exaone_prep.publish import read_build
+from exaone_prep.progress import read_heartbeat
+from exaone_prep.publish import read_build, read_verification
 
 State = Literal["complete", "paused", "running", "stopped"]
 ALIVE_S: Final = 60.0
@@ -73,7 +73,7 @@ def status_of(dataset: Dataset) -> Status:
         dropped=dict(sorted(dropped.items())),
         attempts_failed=len(storage.names(layout.ATTEMPTS)),
         workers=workers,
-        verified=_verification(dataset),
+        verified=read_verification(storage),
     )
 
 
@@ -88,16 +88,7 @@ def _state(dataset: Dataset, workers: list[dict[str, Any]]) -> State:
 def _heartbeats(dataset: Dataset) -> list[dict[str, Any]]:
     found = []
     for name in dataset.storage.names(layout.PROGRESS):
-        try:
-            beat = json.loads(dataset.storage.read(f"{layout.PROGRESS}/{name}"))
-        except (FileNotFoundError, ValueError):
-            continue  # its builder has just ended
-        found.append({**beat, "age_s": round(max(0.0, time.time() - beat["time"]), 1)})
+        beat = read_heartbeat(dataset.storage, name.removesuffix(".json"))
+        if beat is not None:
+            found.append({**beat, "age_s": round(max(0.0, time.time() - beat["time"]), 1)})
     return found
-
-
-def _verification(dataset: Dataset) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads(dataset.storage.read(layout.VERIFICATION)))
-    except FileNotFoundError:
-        return None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from posixpath import dirname
 from typing import Any, Final, Literal
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from exaone_prep.codec import decode
 from exaone_prep.dataset import Dataset
 from exaone_prep.errors import DatasetError, VerificationError
 from exaone_prep.ledger import FileRecord, GroupRecord, ShardEntry, index_digest, read_ledger, shards_digest
-from exaone_prep.publish import read_build
+from exaone_prep.publish import read_build, read_verification
 from exaone_prep.shards.index import read_shard_tables, values_sha256
 from exaone_prep.shards.sample import EXTENSIONS, sample_json, sample_key
 from exaone_prep.shards.tar import BLOCK_BYTES
@@ -112,10 +113,9 @@ def ensure_verified(dataset: Dataset) -> dict[str, Any]:
         DatasetError: There is none, it found damage, was only quick, or the data set is another one by now.
     """
     where = dataset.storage.url
-    try:
-        last: dict[str, Any] = json.loads(dataset.storage.read(layout.VERIFICATION))
-    except FileNotFoundError as error:
-        raise DatasetError(f"{where} was not verified yet: run `exaone-prep verify` on it.") from error
+    last = read_verification(dataset.storage)
+    if last is None:
+        raise DatasetError(f"{where} was not verified yet: run `exaone-prep verify` on it.")
     build = read_build(dataset.storage)
     if build is None or build["digest"] != last["digest"]:
         raise DatasetError(f"{where} was verified before it was what it is now: run `exaone-prep verify` on it.")
@@ -133,8 +133,17 @@ def _keep(storage: Storage, result: Verification) -> None:
 
 def _listed_sizes(storage: Storage, records: Sequence[GroupRecord]) -> dict[str, int]:
     """Bytes by path of all that the ledger speaks of: a listing for 1,000 files instead of a request for each."""
-    splits = sorted({record.split for record in records})
-    folders = [f"{kind}/{split}" for kind in ("shards", "index") for split in splits] + ["survey", "slides"]
+    paths = (
+        path
+        for record in records
+        for path in (
+            layout.shard(record.split, ""),
+            layout.index(record.split, record.group),
+            layout.survey(record.group),
+            layout.slides(record.group),
+        )
+    )
+    folders = sorted({dirname(path) for path in paths})
     return {f"{folder}/{name}": size for folder in folders for name, size in storage.sizes(folder).items()}
 
 

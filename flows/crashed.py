@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -23,8 +22,8 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import State, StateType
 from prefect.states import Crashed
 
-from exaone_prep import layout
 from exaone_prep.dataset import Dataset
+from exaone_prep.progress import read_heartbeat, this_process
 from exaone_prep.status import ALIVE_S
 from exaone_prep.storage import Storage
 
@@ -46,9 +45,7 @@ def claim(dataset: Dataset, flow_run_id: UUID) -> list[UUID]:
         tags = set(client.read_flow_run(flow_run_id).tags)
         # A flow run that Prefect starts anew keeps its tags.
         tags = {tag for tag in tags if not tag.startswith((_DATASET, _BUILDER))}
-        client.update_flow_run(
-            flow_run_id, tags=[*sorted(tags), ours, f"{_BUILDER}{socket.gethostname()}-{os.getpid()}"]
-        )
+        client.update_flow_run(flow_run_id, tags=[*sorted(tags), ours, f"{_BUILDER}{this_process()}"])
         states = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING]))
         found = client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[ours]), state=states))
         dead = [
@@ -79,8 +76,5 @@ def _lives(storage: Storage, builder: str) -> bool:
     host, _, pid = builder.rpartition("-")
     if host == socket.gethostname() and not os.path.exists(f"/proc/{pid}"):  # noqa: PTH110 (no file of ours)
         return False
-    try:
-        beat = json.loads(storage.read(f"{layout.PROGRESS}/{builder}.json"))
-    except (FileNotFoundError, ValueError):
-        return False
-    return bool(time.time() - beat["time"] < ALIVE_S)
+    beat = read_heartbeat(storage, builder)
+    return beat is not None and bool(time.time() - beat["time"] < ALIVE_S)
