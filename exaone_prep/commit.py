@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from exaone_prep import layout
+from exaone_prep.checksum import sha256_of
 from exaone_prep.dataset import Dataset
 from exaone_prep.environment import describe, in_words
 from exaone_prep.errors import StorageConflictError
 from exaone_prep.ledger import FileRecord, GroupRecord, read_record
 from exaone_prep.shards.pack import ShardRecord
-from exaone_prep.storage import put_bytes, sha256_of
+from exaone_prep.storage import put_bytes
 
 
 class Commit:

@@ -14,10 +14,10 @@ from typing import Any, Final, TypeVar
 
 import fsspec
 
+from exaone_prep.checksum import sha256_of
 from exaone_prep.errors import PrepError, StorageConflictError, UnreachableError
 from exaone_prep.faults import ATTEMPTS, fault_of, patiently, words_of
 from exaone_prep.s3_upload import upload_new, within_s
-from exaone_prep.storage import sha256_of
 
 READ_BACK_BYTES: Final = 32 << 20
 """Of one request of a checksum; memory of as many shards as are compared at a time."""

@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from exaone_prep.errors import PrepError
+
+TEMPORARY: Final = Path(tempfile.gettempdir()) / "exaone-prep"
+"""For what must not lie beside the shards, and for data sets that are not on this machine."""
 
 OLD_S: Final = 24 * 3600.0
 LOOK_FOR_ROOM_EVERY_S: Final = 1.0

@@ -5,7 +5,6 @@ Little is imported before it is needed: workers that are started ahead import me
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -13,15 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from exaone_prep.pool import WorkerPool, nameless_log
-from exaone_prep.scratch import Scratch, open_scratch
+from exaone_prep.scratch import TEMPORARY, Scratch, open_scratch
 
 if TYPE_CHECKING:
     from exaone_prep.build import Executor, Watch
     from exaone_prep.dataset import Dataset
     from exaone_prep.manifest import Manifest
     from exaone_prep.progress import Progress
-
-TEMPORARY = Path(tempfile.gettempdir()) / "exaone-prep"
 
 
 class Site(Protocol):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import secrets
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from exaone_prep.checksum import sha256_of
 from exaone_prep.errors import PrepError, StorageConflictError
 from exaone_prep.scratch import OLD_S
 
@@ -103,12 +103,6 @@ def put_bytes(storage: Storage, path: str, data: bytes, scratch: Path) -> None:
         storage.put_new(path, file)
     finally:
         file.unlink(missing_ok=True)
-
-
-def sha256_of(file: Path) -> str:
-    """SHA-256 of a local file, hex."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class LocalStorage:

@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from exaone_prep.checksum import sha256_of
 from exaone_prep.errors import PrepError, StorageConflictError
 from exaone_prep.object_storage import ObjectStorage
-from exaone_prep.storage import LocalStorage, Storage, open_storage, put_bytes, read_all, sha256_of
+from exaone_prep.storage import LocalStorage, Storage, open_storage, put_bytes, read_all
 
 SHM = Path("/dev/shm")
 needs_other_file_system = pytest.mark.skipif(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from exaone_prep.errors import ManifestError, UnreachableError
-from exaone_prep.site import TEMPORARY
+from exaone_prep.scratch import TEMPORARY
 
 if TYPE_CHECKING:
     from exaone_prep.build import Executor, Watch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 from exaone_prep.cost import Cost, cost_of, load_prices
@@ -12,7 +11,7 @@ from exaone_prep.dataset import create_dataset
 from exaone_prep.estimate import Estimate, estimate
 from exaone_prep.manifest import Manifest
 from exaone_prep.pool import WorkerPool
-from exaone_prep.scratch import Scratch
+from exaone_prep.scratch import TEMPORARY, Scratch
 from exaone_prep.stage import stage
 from exaone_prep.store_requests import StoreRequests
 
@@ -23,7 +22,7 @@ def estimate_command(
     """Survey a sample and print what a build will need, and cost."""
     asked = None if prices is None else load_prices(prices)
     with (
-        Scratch(Path(tempfile.gettempdir()) / "exaone-prep") as space,
+        Scratch(TEMPORARY) as space,
         WorkerPool(workers, space.path / "log") as pool,
         space.folder("staged") as staged,
         space.folder("estimate") as folder,

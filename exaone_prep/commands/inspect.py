@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from exaone_prep.catalog import CatalogRow
 from exaone_prep.errors import SlideProblemError
 from exaone_prep.manifest import Stain, parse_manifest
 from exaone_prep.pool import WorkerPool
-from exaone_prep.scratch import Scratch
+from exaone_prep.scratch import TEMPORARY, Scratch
 from exaone_prep.stain_picture import sheet
 from exaone_prep.survey import Pictures, SlideSurvey, SurveyJob, load_pictures
 from exaone_prep.survey_table import survey_row
@@ -49,7 +48,7 @@ def inspect_command(
         mpp_if_missing=cohort.mpp_if_missing,
         allow_non_he=cohort.allow_non_he,
     )
-    with Scratch(Path(tempfile.gettempdir()) / "exaone-prep") as space, WorkerPool(1, space.path / "log") as pool:
+    with Scratch(TEMPORARY) as space, WorkerPool(1, space.path / "log") as pool:
         file = space.path / "pictures.npz"
         job = SurveyJob(row=row, path=slide.absolute(), manifest=manifest, file=file)
         answer = next(iter(pool.map([job])))[1]
