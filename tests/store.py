@@ -218,16 +218,9 @@ class Store:
 
     def upload(self, folder: Path, prefix: str) -> None:
         """Copy the files of a folder."""
-        lost: Any = importlib.import_module("botocore.exceptions").ConnectionClosedError
         client = self.client()
         for path in sorted(folder.iterdir()):
-            for attempt in range(5):
-                try:
-                    client.upload_file(str(path), self.bucket, f"{prefix}/{path.name}")
-                    break
-                except lost:  # a "100 Continue" that arrives in two parts on a busy machine
-                    if attempt == 4:
-                        raise
+            client.upload_file(str(path), self.bucket, f"{prefix}/{path.name}")
 
     def keys(self, prefix: str = "") -> list[str]:
         """Objects below a prefix; at most 1,000."""

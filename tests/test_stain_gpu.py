@@ -52,15 +52,16 @@ def compiled_for(architecture: str) -> tuple[str, bytes]:
     program = done(nvrtc.nvrtcCreateProgram(KERNELS.read_bytes(), b"kernels.cu", 0, [], []))
     options = [*(option.encode() for option in COMPILER_OPTIONS), f"--gpu-architecture={architecture}".encode()]
     answer = nvrtc.nvrtcCompileProgram(program, len(options), options)
-    log = b" " * done(nvrtc.nvrtcGetProgramLogSize(program))
+    # It writes into what it is given. `b" " * 1` would be the one object that Python has for a blank.
+    log = bytearray(done(nvrtc.nvrtcGetProgramLogSize(program)))
     done(nvrtc.nvrtcGetProgramLog(program, log))
     assert answer[0] == nvrtc.nvrtcResult.NVRTC_SUCCESS, log.decode()
     assert "warning" not in log.decode()
-    ptx = b" " * done(nvrtc.nvrtcGetPTXSize(program))
+    ptx = bytearray(done(nvrtc.nvrtcGetPTXSize(program)))
     done(nvrtc.nvrtcGetPTX(program, ptx))
-    cubin = b" " * done(nvrtc.nvrtcGetCUBINSize(program))
+    cubin = bytearray(done(nvrtc.nvrtcGetCUBINSize(program)))
     done(nvrtc.nvrtcGetCUBIN(program, cubin))
-    return ptx.decode(), cubin
+    return ptx.decode(), bytes(cubin)
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
