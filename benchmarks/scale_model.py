@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exaone_prep.build import ATTEMPTS
+from exaone_prep.cost import Prices, cost_of
+from exaone_prep.store_requests import StoreRequests, frame_requests, group_requests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,60 +216,25 @@ def makespan(seconds: NDArray[np.float64], workers: int) -> float:
     return max(free)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Requests:
-    """Of an object store, for one build."""
-
-    reads: int
-    writes: int
-
-
-def requests(corpus: Corpus, *, read_bytes: int = 4 << 20, look_again: int = 2) -> Requests:
-    """Requests of a build: slides in parts, shards put and read back, four small files a group.
-
-    Args:
-        corpus: Its size.
-        read_bytes: Of one request for a part of a slide.
-        look_again: How often a slide's stamp is compared.
-    """
-    parts = -(-corpus.slide_bytes // read_bytes) + look_again
-    return Requests(
-        reads=round(corpus.slides * parts + 2 * corpus.shards + 2 * 4 * corpus.groups),
-        writes=corpus.shards + 4 * corpus.groups,
+def requests(corpus: Corpus, seconds: float = 0.0) -> StoreRequests:
+    """Of a build whose slides and shards lie in a store, and whose groups take so many seconds each."""
+    shards = -(-corpus.shards // corpus.groups)
+    group = group_requests(
+        shards=shards,
+        shard_bytes=round(corpus.patches * corpus.patch_bytes / (shards * corpus.groups)),
+        staged=[corpus.slide_bytes] * corpus.slides_per_group,
+        seconds=seconds,
     )
+    return group * corpus.groups + frame_requests(groups=corpus.groups, remote_slides=corpus.slides)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prices:
-    """What the reader's site charges; nothing is known of it here.
-
-    Attributes:
-        core_hour: A core with its memory, for an hour.
-        gpu_hour: A GPU, for an hour.
-        gb_month: A gigabyte in the store, for a month.
-        thousand_reads: Requests that read.
-        thousand_writes: Requests that write.
-        gb_out: A gigabyte that leaves the store for the workers.
-    """
-
-    core_hour: float = 0.0
-    gpu_hour: float = 0.0
-    gb_month: float = 0.0
-    thousand_reads: float = 0.0
-    thousand_writes: float = 0.0
-    gb_out: float = 0.0
-
-
-def money(corpus: Corpus, site: Site, run: Course, prices: Prices, *, gpus: int = 0, months: float = 1.0) -> float:
+def money(corpus: Corpus, site: Site, run: Course, prices: Prices, *, months: float = 1.0) -> float:
     """What a build costs, and keeping its shards: workers are paid until the last one ends."""
-    hours = run.wall_s / 3600
-    asked = requests(corpus)
-    kept_gb = corpus.patches * (corpus.patch_bytes + corpus.index_row_bytes) / 1e9
-    read_gb = (corpus.slides * corpus.slide_bytes + corpus.patches * corpus.patch_bytes) / 1e9
-    return (
-        hours * site.workers * (site.cores * prices.core_hour + gpus * prices.gpu_hour)
-        + kept_gb * months * prices.gb_month
-        + asked.reads / 1000 * prices.thousand_reads
-        + asked.writes / 1000 * prices.thousand_writes
-        + read_gb * prices.gb_out
+    cost = cost_of(
+        prices,
+        requests=requests(corpus, run.busy_s / corpus.groups),
+        staged_bytes=round(corpus.slides * corpus.slide_bytes),
+        shard_bytes=round(corpus.patches * corpus.patch_bytes),
+        cpu_hours=run.wall_s / 3600 * site.workers * site.cores,
     )
+    return cost.once + months * cost.per_month

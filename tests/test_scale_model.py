@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exaone_prep.catalog.place import CHUNK_BYTES
+
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = st.lists(st.floats(0.1, 100), min_size=1, max_size=60)
 
@@ -125,19 +127,28 @@ def test_money_is_the_sum_of_its_parts(model: Any) -> None:
     corpus = model.Corpus(slides=64, patches=640_000, slide_bytes=1e9, patch_bytes=20_000, index_row_bytes=0)
     site = model.Site(workers=2, cores=4)
     run = model.Course(wall_s=7200, busy_s=7200, wasted_s=0, lost=0)
+    asked = model.requests(corpus, 7200)
     alone = {
         "core_hour": 2 * 2 * 4,
-        "gpu_hour": 2 * 2,
-        "gb_month": 12.8 * 3,
-        "gb_out": 64 + 12.8,
-        "thousand_writes": (64 + 4) / 1000,
-        "thousand_reads": (64 * (239 + 2) + 2 * 64 + 8) / 1000,
+        "storage_per_gb_month": 12.8 * 3,
+        "egress_per_gb": 64 + 12.8,
+        "put_per_1000": (asked.put + asked.list) / 1000,
+        "get_per_1000": asked.get / 1000,
     }
+    nothing = {"currency": "EUR", **dict.fromkeys(alone, 0.0)}
     for name, expected in alone.items():
-        prices = model.Prices(**{name: 1.0})
-        assert model.money(corpus, site, run, prices, gpus=1, months=3) == pytest.approx(expected), name
-    together = model.Prices(**dict.fromkeys(alone, 1.0))
-    assert model.money(corpus, site, run, together, gpus=1, months=3) == pytest.approx(sum(alone.values()))
+        prices = model.Prices(**nothing | {name: 1.0})
+        assert model.money(corpus, site, run, prices, months=3) == pytest.approx(expected, abs=0.01), name
+    together = model.Prices(**nothing | dict.fromkeys(alone, 1.0))
+    assert model.money(corpus, site, run, together, months=3) == pytest.approx(sum(alone.values()), abs=0.02)
+
+
+def test_slides_and_shards_are_read_in_whole_parts(model: Any) -> None:
+    corpus = model.Corpus(slides=64, patches=640_000, slide_bytes=1e9)
+    larger = replace(corpus, slide_bytes=2e9)
+    chunks = -(-2 * 10**9 // CHUNK_BYTES) - -(-(10**9) // CHUNK_BYTES)
+    assert model.requests(larger).get - model.requests(corpus).get == 64 * chunks
+    assert model.requests(larger).put == model.requests(corpus).put
 
 
 def test_the_picture_of_the_docs_is_what_the_model_says(suite: Any) -> None:
