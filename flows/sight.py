@@ -1,6 +1,7 @@
 """What a build looks like in Prefect: a task run for each group, and a bar. The driver tells; Prefect decides nothing.
 
-A thread does the telling, so that a server that is slow, or gone, holds up no group.
+A thread does the telling, so that a server that is slow, or gone, holds up no group. It also hears whether a person
+suspended the run: the flow then ends with the group it is at, and Prefect starts it anew when it is resumed.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import queue
 import threading
+import time
 from collections.abc import Callable
 from logging import Logger, LoggerAdapter
 from types import TracebackType
@@ -19,7 +21,7 @@ from prefect import get_client, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State
-from prefect.exceptions import PrefectException
+from prefect.exceptions import Pause, PrefectException
 from prefect.states import Completed, Crashed, Failed, Running
 
 from exaone_prep.build import Failure, Watch, sentence_of
@@ -27,6 +29,9 @@ from exaone_prep.progress import Progress
 
 TELL_WITHIN_S = 10.0
 """How long the end of a flow waits for a server that does not answer."""
+
+LOOK_EVERY_S = 2.0
+"""How often the server is asked whether a person suspended the run."""
 
 
 @task(name="group", tags={"group"})
@@ -52,6 +57,8 @@ class Sight:
         self._runs: dict[int, UUID] = {}
         self._running: set[int] = set()
         self._bar: UUID | None = None
+        self._suspended: State[object] | None = None
+        self._look_at = time.monotonic() + LOOK_EVERY_S
         self._events: queue.SimpleQueue[Callable[[SyncPrefectClient], None] | None] = queue.SimpleQueue()
         context = contextvars.copy_context()  # it holds the flow run that artifacts belong to
         self._thread = threading.Thread(target=context.run, args=(self._tell,), daemon=True)
@@ -88,6 +95,9 @@ class Sight:
             self._logger.warning("An attempt at group %d failed: %s", number, sentence)
             self._set(number, Failed(message=sentence))
         self._events.put(self._draw)
+        if self._suspended is not None:
+            self._logger.info("The run is suspended and ends here; when it is resumed it goes on with what is missing.")
+            raise Pause(state=self._suspended)
 
     def _set(self, number: int, state: State[None]) -> None:
         def tell(client: SyncPrefectClient) -> None:
@@ -109,10 +119,22 @@ class Sight:
         else:
             update_progress_artifact(self._bar, progress=percent)
 
+    def _look(self, client: SyncPrefectClient) -> None:
+        self._look_at = time.monotonic() + LOOK_EVERY_S
+        state = client.read_flow_run(self._flow_run_id).state
+        self._suspended = state if state is not None and state.is_paused() else None
+
     def _tell(self) -> None:
         with get_client(sync_client=True) as client:
-            while (event := self._events.get()) is not None:
+            while (event := self._next()) is not None:
                 try:
                     event(client)
                 except (httpx.HTTPError, PrefectException, OSError) as error:
                     self._logger.warning("The Prefect server does not answer, the build goes on: %s", error)
+
+    def _next(self) -> Callable[[SyncPrefectClient], None] | None:
+        """What is to be told next; now and then, what is to be asked."""
+        try:
+            return self._events.get(timeout=max(0.0, self._look_at - time.monotonic()))
+        except queue.Empty:
+            return self._look

@@ -118,7 +118,7 @@ class Scene:
 
     def _stop(self, process: subprocess.Popen[str]) -> None:
         process.send_signal(signal.SIGTERM)
-        self.end(process, {0, 1, 130})
+        self.end(process, {0, 1, 130, -signal.SIGTERM})  # the last where it was about to end by itself
 
     def end(self, process: subprocess.Popen[str], codes: set[int]) -> Ended:
         """Take a command's end down: in time, with a sentence, and with one of some codes if nobody killed it."""

@@ -91,7 +91,6 @@ def possible(scene: CommandScene, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if name != FULL or scene.disk is not None)
 
 
-@pytest.mark.soak
 def test_a_build_that_a_handful_of_faults_befalls_ends_as_if_nothing_had_happened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from prefect.states import Cancelling
+from prefect.client.schemas.objects import StateType
+from prefect.states import Cancelling, Suspended
 
 from flows.server import PrefectServer
 from tests.builds import command, digest_of
@@ -70,7 +71,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return corpus_of(tmp_path_factory.mktemp("corpus"), slides=6, slides_per_group=1)
 
 
-@pytest.mark.soak
 def test_a_server_that_is_killed_holds_up_no_group_and_the_flow_ends_when_it_is_back(
     prefect: Prefect, mark: str, corpus: Corpus, tmp_path: Path
 ) -> None:
@@ -97,7 +97,6 @@ def test_a_server_that_is_killed_holds_up_no_group_and_the_flow_ends_when_it_is_
     assert_intact(out, corpus.undisturbed, BROKEN)
 
 
-@pytest.mark.soak
 def test_a_run_that_is_cancelled_ends_within_half_a_minute_and_a_further_one_goes_on(
     prefect: Prefect, mark: str, tmp_path: Path
 ) -> None:
@@ -133,6 +132,43 @@ def test_a_run_that_is_cancelled_ends_within_half_a_minute_and_a_further_one_goe
     ended = command("build", places["manifest"], "--out", str(tmp_path / "undisturbed"))
     assert ended.code == 0, ended.err
     assert digest_of(out) == digest_of(tmp_path / "undisturbed")
+
+
+def test_a_run_that_is_suspended_ends_with_its_group_and_resumed_redoes_none(
+    prefect: Prefect, mark: str, tmp_path: Path
+) -> None:
+    for number in range(12):
+        write_slide(tmp_path / "slides" / f"slide-{number}.tiff", np.tile(tissue_rgb(number), (8, 6, 1)))
+    document = {
+        "name": "small",
+        "cohorts": [{"name": "lab", "slides": [f"{tmp_path}/slides/*.tiff"]}],
+        "patch": {"size_px": 32},
+        "stain": {"fit": "patch"},
+        "shards": {"slides_per_group": 1},
+        "splits": {},
+    }
+    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(document))
+    out = tmp_path / "dataset"
+    places = {"manifest": str(tmp_path / "manifest.yaml"), "out": str(out)}
+    with worker(prefect.asked):
+        run = prefect.asked.start_run("tile-and-normalize/local", **places)
+        wait_until(lambda: (out / "progress").exists(), 120)
+        with prefect.asked.client() as client:
+            client.set_flow_run_state(run, Suspended(timeout_seconds=300), force=True)  # as Prefect's pages do
+        wait_until(lambda: not of_kind(mark, "flow"), 120)
+        found = prefect.asked.flow_run(run).state
+        assert found is not None
+        assert found.is_paused(), found
+        before = {path.name: path.read_bytes() for path in (out / "ledger").iterdir()}
+        assert 0 < len(before) < 12
+        assert list(out.glob("progress/*")) == []
+        with prefect.asked.client() as client:
+            client.resume_flow_run(run)
+        wait_until(lambda: prefect.asked.flow_run(run).state_type == StateType.COMPLETED, 120)
+        wait_until(lambda: not of_kind(mark, "flow"), 30)
+    assert {name: (out / "ledger" / name).read_bytes() for name in before} == before
+    assert set(prefect.asked.groups(run).values()) == {"COMPLETED"}
+    assert json.loads((out / "verification.json").read_text())["problems"] == []
 
 
 @pytest.mark.soak
