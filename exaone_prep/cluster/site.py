@@ -82,6 +82,8 @@ class Cluster:
                 folder=self.folder,
                 limit_bytes=self.limit_bytes,
             )
+            # A scheduler that is lost is a sentence of the executor; the client logs how its tries to reach it failed.
+            logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
             try:
                 client = Client(scheduler, timeout=CONNECT_WITHIN_S, set_as_default=False)
             except (OSError, ValueError) as error:
