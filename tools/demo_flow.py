@@ -13,7 +13,7 @@ from flows.server import home_environment, prefect_server
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "build" / "demo"
 _FLOW = "import sys; from flows.tile_and_normalize import tile_and_normalize as flow"
-_CALL = "flow(sys.argv[1], sys.argv[2], dask='local', workers=int(sys.argv[3]), depth='deep')"
+_CALL = "print('digest', flow(sys.argv[1], sys.argv[2], dask='local', workers=int(sys.argv[3]), depth='deep'))"
 
 
 def main() -> int:
