@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from exaone_prep import s3_upload
+from exaone_prep.catalog.place import read_ranges
 from exaone_prep.dataset import open_dataset
 from exaone_prep.errors import StorageConflictError, UnreachableError
 from exaone_prep.faults import Fault, fault_of, patiently
@@ -145,6 +146,18 @@ def test_errors_slow_answers_and_a_lost_one_change_nothing(store: Store, digest:
     assert slow.hits >= 3
     assert store.keys("disturbed/attempts") == [], "faults that pass fail no group"
     assert command("verify", store.url("disturbed"), "--deep").code == 0
+
+
+def test_a_slide_that_is_read_in_many_places_bears_as_many_faults_as_any_request(store: Store) -> None:
+    """Each of twenty ranges meets a fault of its own: tried again as a whole, they would hardly ever all come."""
+    data = bytes(range(256)) * 4096
+    store.client().put_object(Bucket=store.bucket, Key="long/slide.tiff", Body=data)
+    ranges = [(at * 50_000, 1_000) for at in range(20)]
+    errors = Errors(share=0.25, seed=3, matching="^GET long/")
+    with store.failing(errors):
+        parts = read_ranges(store.url("long/slide.tiff"), ranges)
+    assert parts == [data[offset : offset + length] for offset, length in ranges]
+    assert errors.hits >= 3
 
 
 def test_two_builders_at_once_in_one_store_are_safe(store: Store, digest: str) -> None:

@@ -105,9 +105,7 @@ def read_ranges(uri: str, ranges: Sequence[Range]) -> list[bytes]:
     if is_url(uri):
         with as_os_errors():
             system, path = filesystem(uri)
-            starts = [offset for offset, _ in ranges]
-            ends = [offset + length for offset, length in ranges]
-            return patiently(lambda: [_part(part) for part in system.cat_ranges([path] * len(starts), starts, ends)])
+            return _patient_ranges(system, path, ranges)
     parts = []
     with Path(uri).open("rb", buffering=0) as file:
         for offset, length in ranges:
@@ -140,11 +138,25 @@ def why(error: OSError) -> str:
     return next((text for kind, text in known.items() if isinstance(error, kind)), type(error).__name__)
 
 
-def _part(part: bytes | Exception) -> bytes:
-    # Whatever it is told about errors, `cat_ranges` returns them in place of bytes.
-    if isinstance(part, Exception):
-        raise part
-    return bytes(part)
+def _patient_ranges(system: Any, path: str, ranges: Sequence[Range]) -> list[bytes]:
+    """Each range is tried as often as any other request: what has come is not asked for again."""
+    parts: dict[Range, bytes] = {}
+
+    def ask() -> None:
+        missing = [one for one in dict.fromkeys(ranges) if one not in parts]
+        ends = [offset + length for offset, length in missing]
+        answers = system.cat_ranges([path] * len(missing), [offset for offset, _ in missing], ends)
+        fault = None
+        for one, answer in zip(missing, answers, strict=True):
+            if isinstance(answer, Exception):  # whatever it is told about errors, it returns them in place of bytes
+                fault = answer
+            else:
+                parts[one] = bytes(answer)
+        if fault is not None:
+            raise fault
+
+    patiently(ask)
+    return [parts[one] for one in ranges]
 
 
 def _read_fully(file: Any, length: int) -> bytes:
