@@ -144,7 +144,7 @@ with Scratch(Path(folder) / "scratch") as scratch, WorkerPool(1, Path(folder) / 
 
 def test_a_group_on_another_machine_ends_when_its_driver_does(large_slide: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    manifest = manifest_of(large_slide, patch={"size_px": 32}, stain={"fit": "patch"})
+    manifest = manifest_of(large_slide, patch={"size_px": 32, "stride_px": 32}, stain={"fit": "patch"})
     dataset = create_dataset(out, manifest, base=tmp_path)
     with contextlib.suppress(KeyboardInterrupt), control.tasks_that_stop(dataset.storage) as builder:
         words = [sys.executable, "-c", _A_TASK_ELSEWHERE, str(out), builder, str(tmp_path)]
