@@ -14,8 +14,8 @@ lock() {
 mkdir -p locks
 lock pyproject.toml --all-extras --group dev --group build -o locks/full.txt
 lock pyproject.toml --group build -c locks/full.txt -o locks/base.txt
-lock pyproject.toml --group build --extra s3 --extra flows -c locks/full.txt -o locks/prepare.txt
-lock pyproject.toml --group build --extra s3 --extra flows --extra gpu -c locks/full.txt -o locks/prepare-gpu.txt
+lock pyproject.toml --group build --extra s3 --extra flows --extra dashboard -c locks/full.txt -o locks/prepare.txt
+lock pyproject.toml --group build --extra s3 --extra flows --extra dashboard --extra gpu -c locks/full.txt -o locks/prepare-gpu.txt
 lock pyproject.toml --group build --extra s3 --extra flows --extra train -c locks/full.txt -o locks/train.txt
 echo uv | lock - -o locks/uv.txt
 lock benchmarks/peers/peers.in -o benchmarks/peers/peers.txt
