@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from exaone_prep.catalog import (
     id_key_from_environment,
     locations,
 )
+from exaone_prep.catalog.overrides import Override, differing
 from exaone_prep.environment import describe, in_words, pixel_versions, stain_identity
 from exaone_prep.errors import DatasetError, StorageConflictError
 from exaone_prep.manifest import Manifest, StainReference, frozen_manifest
@@ -139,6 +140,7 @@ def create_dataset(
     *,
     base: Path,
     after: Earlier | None = None,
+    overrides: Mapping[str, Override] | None = None,
     on_stamped: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Freeze the catalog of a new data set, or go on with the one that is there.
@@ -148,6 +150,7 @@ def create_dataset(
         manifest: What to build.
         base: Where the manifest's relative paths start.
         after: A data set whose finished slides are left out.
+        overrides: Corrections of single slides, by slide id.
         on_stamped: Called after each slide with how many are stamped and how many there are.
 
     Raises:
@@ -159,7 +162,7 @@ def create_dataset(
     manifest = _with_written_reference(manifest, base)
     versions = pixel_versions(manifest)
     if storage.size(layout.CATALOG) is not None:
-        return _continued(url, manifest, versions)
+        return _continued(url, manifest, versions, overrides or {})
     manifest = _on(resolved(manifest.stain.device) if manifest.stain.device == "auto" else None, manifest)
     _refuse_foreign(storage)
     if after is not None:
@@ -173,6 +176,7 @@ def create_dataset(
         key=key,
         on_stamped=on_stamped,
         done_before=after.finished if after is not None else None,
+        overrides=overrides,
     )
     if after is not None and after.id_key_check != catalog.metadata.id_key_check:
         raise DatasetError(
@@ -186,9 +190,9 @@ def create_dataset(
         try:
             put_bytes(storage, layout.CATALOG, catalog.to_parquet(), scratch)
         except StorageConflictError:
-            return _continued(url, manifest, versions, content_id=catalog.content_id)
+            return _continued(url, manifest, versions, overrides or {}, content_id=catalog.content_id)
     reach("catalog-after")
-    return _continued(url, manifest, versions)
+    return _continued(url, manifest, versions, overrides or {})
 
 
 def _with_written_reference(manifest: Manifest, base: Path) -> Manifest:
@@ -212,7 +216,13 @@ def _on(device: Device | None, manifest: Manifest) -> Manifest:
     return manifest.model_copy(update={"stain": manifest.stain.model_copy(update={"device": device})})
 
 
-def _continued(url: str | Path, manifest: Manifest, versions: dict[str, str], content_id: str | None = None) -> Dataset:
+def _continued(
+    url: str | Path,
+    manifest: Manifest,
+    versions: dict[str, str],
+    overrides: Mapping[str, Override],
+    content_id: str | None = None,
+) -> Dataset:
     dataset = open_dataset(url, private=True)
     where = dataset.storage.url
     asked = manifest.stain.device
@@ -222,6 +232,10 @@ def _continued(url: str | Path, manifest: Manifest, versions: dict[str, str], co
         raise DatasetError(
             f"{where} was begun with another manifest: {', '.join(changed)} differ. "
             "Build into a new directory, or go back to the old settings."
+        )
+    if others := differing(dataset.catalog.rows, overrides):
+        raise DatasetError(
+            f"{where} was begun without these overrides of {others}. Build into a new directory, or without them."
         )
     if versions != dataset.versions:
         raise DatasetError(

@@ -29,6 +29,7 @@ from exaone_prep.catalog.identity import (
     patient_of,
     stem_of,
 )
+from exaone_prep.catalog.overrides import Override, corrected
 from exaone_prep.catalog.place import why
 from exaone_prep.catalog.private import PrivateRow, PrivateTable
 from exaone_prep.catalog.sources import find_candidates
@@ -52,6 +53,7 @@ def build_catalog(
     key: bytes | None,
     environment: Mapping[str, Any] | None = None,
     done_before: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Override] | None = None,
     on_stamped: Callable[[int, int], None] | None = None,
 ) -> tuple[Catalog, PrivateTable | None]:
     """Find, name, stamp, split and group the slides of a manifest.
@@ -64,14 +66,15 @@ def build_catalog(
         environment: Of this process, for messages; recorded, but part of no content id.
         done_before: Content stamps, by slide id, of slides that an earlier data set has finished: they are left out,
             and copies of them under other ids are duplicates.
+        overrides: Corrections of single slides, by slide id.
         on_stamped: Called after each slide with how many are stamped and how many there are.
 
     Returns:
         The catalog, and with hashed ids the table that belongs into `private/`.
 
     Raises:
-        ManifestError: Patterns without slides, bad tables, colliding ids, no key, nothing left, or a slide that was
-            done before with other content.
+        ManifestError: Patterns without slides, bad tables, colliding ids, no key, nothing left, a slide that was
+            done before with other content, or a correction of a slide that is not there.
         UnreachableError: Slides or folders that cannot be read now; with hashed ids it names only hashed ids once they
             are known.
     """
@@ -94,6 +97,7 @@ def build_catalog(
         _row(slides[clear], cohorts[slides[clear].cohort], ids[clear], patients[clear][1], stamp, manifest, hashing_key)
         for clear, stamp in zip(ordered, stamps, strict=True)
     ]
+    rows = corrected(rows, overrides or {}, done_before or {})
     fresh = _not_done(rows, done_before or {})
     done_count = len(rows) - len(fresh)
     rows = _grouped(_with_duplicates(fresh, done_before or {}), manifest)

@@ -93,7 +93,7 @@ def read_cohort_table(location: str, base: Path, *, cohort: str) -> list[TableRo
                 uri=_beside(uri, row["slide"]),
                 slide_id=row.get("slide_id") or None,
                 patient_id=row.get("patient_id") or None,
-                mpp_um=_mpp(row.get("mpp", ""), where),
+                mpp_um=positive_mpp(row.get("mpp", ""), where),
                 md5=md5,
                 extra={name: value for name, value in row.items() if name not in known and value},
             )
@@ -108,7 +108,12 @@ def _beside(table_uri: str, slide: str) -> str:
     return anchored(slide, Path(folder))
 
 
-def _mpp(text: str, where: str) -> float | None:
+def positive_mpp(text: str, where: str) -> float | None:
+    """µm per pixel from a cell, None where it is empty.
+
+    Raises:
+        ManifestError: Beginning with `where`: it is no positive number.
+    """
     if not text:
         return None
     try:

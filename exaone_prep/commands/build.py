@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from exaone_prep.build import Watch
+from exaone_prep.catalog.overrides import read_overrides
 from exaone_prep.dataset import Dataset, create_dataset, open_dataset
 from exaone_prep.manifest import Manifest
 from exaone_prep.outcomes import earlier
@@ -27,13 +28,16 @@ REFRESH_S: Final = 0.2
 LINE_EVERY_S: Final = 30.0
 
 
-def build_command(manifest: Manifest, *, base: Path, out: str, site: Site, after: str | None) -> None:
+def build_command(
+    manifest: Manifest, *, base: Path, out: str, site: Site, after: str | None, overrides: str | None = None
+) -> None:
     """Build a data set and say what came of it."""
     console = Console(stderr=True)
     site.check(manifest)
+    corrections = read_overrides(overrides, Path.cwd()) if overrides is not None else None
     before = earlier(open_dataset(after)) if after is not None else None
     with _stamping(console) as on_stamped:
-        dataset = create_dataset(out, manifest, base=base, after=before, on_stamped=on_stamped)
+        dataset = create_dataset(out, manifest, base=base, after=before, overrides=corrections, on_stamped=on_stamped)
     for warning in dataset.catalog.metadata.warnings:
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     if (summary := read_build(dataset.storage)) is not None:
