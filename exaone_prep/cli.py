@@ -6,6 +6,7 @@ found damage; 4 another environment made other bytes; 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -87,6 +88,9 @@ def build(
     after: Annotated[
         str | None, typer.Option("--after", help="Build only slides that this data set has not done.")
     ] = None,
+    overrides: Annotated[
+        str | None, typer.Option("--overrides", help="Table of slide_id and mpp or allow_non_he: for these slides.")
+    ] = None,
     dask: Annotated[
         str | None, typer.Option("--dask", help="Build on a Dask cluster: tcp://host:port of its scheduler, or local.")
     ] = None,
@@ -99,7 +103,7 @@ def build(
     with open_site(dask=dask, workers=workers, scratch=scratch, scratch_limit=scratch_limit) as site:
         from exaone_prep.commands.build import build_command
 
-        build_command(chosen, base=base, out=out, site=site, after=after)
+        build_command(chosen, base=base, out=out, site=site, after=after, overrides=overrides)
 
 
 @app.command()
@@ -119,11 +123,42 @@ def verify(
 
 
 @app.command()
-def status(dataset: DatasetArgument, as_json: JsonOption = False) -> None:
+def status(
+    dataset: DatasetArgument,
+    as_json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it until it is complete.")] = False,
+) -> None:
     """Say how far a data set is, from its ledger."""
+    if watch and as_json:
+        raise ManifestError("Choose --watch or --json.")
+    if watch:
+        from exaone_prep.commands.watch import watch_command
+
+        with contextlib.suppress(_Interrupted):  # to look no longer is no interruption of anything
+            watch_command(dataset)
+        return
     from exaone_prep.commands.status import status_command
 
     status_command(dataset, as_json=as_json)
+
+
+@app.command()
+def dashboard(
+    datasets: Annotated[list[str], typer.Argument(help="Data set directories; a repair after what it repairs.")],
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8050,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token", envvar="EXAONE_PREP_DASHBOARD_TOKEN", show_envvar=True, help="That a visitor must have."
+        ),
+    ] = None,
+) -> None:
+    """Show data sets on a web page, while they are built and after, read-only."""
+    from exaone_prep.commands.dashboard import dashboard_command
+
+    with contextlib.suppress(_Interrupted):  # to serve no longer is no interruption of anything
+        dashboard_command(datasets, host=host, port=port, token=token or None)
 
 
 @app.command()

@@ -86,16 +86,21 @@ def read_record(storage: Storage, group: int) -> GroupRecord:
         DatasetError: It is not one of ours, or of a later format.
     """
     path = layout.ledger(group)
-    return _parsed(storage, path, storage.read(path))
+    return parsed(storage, path, storage.read(path))
 
 
 def read_ledger(storage: Storage) -> list[GroupRecord]:
     """All commit records, by group."""
     paths = [layout.ledger(group) for group in committed_groups(storage)]
-    return [_parsed(storage, path, data) for path, data in zip(paths, read_all(storage, paths), strict=True)]
+    return [parsed(storage, path, data) for path, data in zip(paths, read_all(storage, paths), strict=True)]
 
 
-def _parsed(storage: Storage, path: str, data: bytes) -> GroupRecord:
+def parsed(storage: Storage, path: str, data: bytes) -> GroupRecord:
+    """The commit record in the bytes of a file.
+
+    Raises:
+        DatasetError: It is not one of ours, or of a later format.
+    """
     try:
         record = GroupRecord.model_validate_json(data)
     except ValueError as error:

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from exaone_prep.survey import Pictures, load_pictures
 
@@ -33,10 +33,15 @@ def write_slides_zip(file: Path, slides: Sequence[tuple[str, Path]]) -> None:
             _write(archive, f"{slide_id}/", members.data)
 
 
-def read_slide_pictures(data: bytes, slide_id: str) -> Pictures | None:
-    """The pictures of one slide from the bytes of such a file, None if it has none there."""
+def read_slide_pictures(file: bytes | BinaryIO, slide_id: str) -> Pictures | None:
+    """The pictures of one slide from such a file, None if it has none there.
+
+    Args:
+        file: Its bytes, or itself, open: only what is of this slide is read then.
+        slide_id: The slide.
+    """
     members = _Members()
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    with zipfile.ZipFile(io.BytesIO(file) if isinstance(file, bytes) else file) as archive:
         prefix = f"{slide_id}/"
         names = [name for name in archive.namelist() if name.startswith(prefix)]
         for name in names:

@@ -25,6 +25,7 @@ from exaone_prep.stain_cloud import (
     plane_of,
     reach_of,
 )
+from exaone_prep.survey import Pictures
 
 Rgb = NDArray[np.uint8]
 
@@ -33,6 +34,7 @@ PATCH_PX: Final = 256
 _GAP_PX: Final = 16
 _EDGE_PX: Final = 24
 _NOTHING: Final = 1e-9
+_CLOUD_PIXELS: Final = 1 << 16
 
 
 def alone(reference: stain.Reference, number: int) -> stain.Reference:
@@ -134,6 +136,17 @@ def sheet(
     return page
 
 
+def telling_pixels(pictures: Pictures, fit: stain.StainFit) -> tuple[Rgb, str]:
+    """The pixels that a cloud of a slide shows, uint8 (N, 3), and what they are."""
+    pixels, words = pictures.od_pixels, "Some of the pixels that the stain is measured on"
+    if fit.status == "not_he":
+        # Of such a slide the sample without ink can be empty, or lack the very colours that tell against it.
+        pixels, words = pictures.patches.reshape(-1, 3), "The pixels of the patches below"
+    if not len(pixels):
+        pixels, words = pictures.thumbnail.reshape(-1, 3), "The pixels of the whole overview"
+    return pixels[:: max(1, len(pixels) // _CLOUD_PIXELS)], words
+
+
 def verdict_words(fit: stain.StainFit) -> str:
     """The verdict on a slide's fit as one sentence."""
     sentence = stain.SENTENCES[fit.reason]
@@ -152,10 +165,17 @@ def _why_not(fit: stain.StainFit, on_failure: stain.OnFailure, not_drawn: str) -
     return "No stain could be measured in it: a build keeps this patch as it is."
 
 
-def _clouds(
-    page: Image.Image, top: int, pixels: Rgb, pixels_are: str, fit: stain.StainFit, reference: stain.Reference
-) -> None:
-    """Two clouds side by side: red against green, and the plane of the two stains, or red against blue without one."""
+def clouds_of(
+    pixels: Rgb, pixels_are: str, fit: stain.StainFit, reference: stain.Reference
+) -> tuple[tuple[Image.Image, str], tuple[Image.Image, str]]:
+    """Two clouds, each with words: red against green; the plane of the two stains, or red against blue without one.
+
+    Args:
+        pixels: uint8 (N, 3).
+        pixels_are: What they are, as the beginning of a sentence.
+        fit: Of the slide.
+        reference: What a build normalises to; drawn dashed.
+    """
     given = arrows_of(reference.stain_matrix, reference.max_concentration, dashed=True)
     own: tuple[Arrow, ...] = ()
     other, of_other = RED_BLUE, "The same in red and blue light."
@@ -167,7 +187,13 @@ def _clouds(
     reach_od = reach_of(pixels, (other, RED_GREEN), (*own, *given))
     first = cloud(pixels, RED_GREEN, (*own, *given), reach_od=reach_od)
     second = cloud(kept(pixels) if own else pixels, other, own or given, reach_od=reach_od)
-    for number, (picture, words) in enumerate(((first, about), (second, of_other))):
+    return (first, about), (second, of_other)
+
+
+def _clouds(
+    page: Image.Image, top: int, pixels: Rgb, pixels_are: str, fit: stain.StainFit, reference: stain.Reference
+) -> None:
+    for number, (picture, words) in enumerate(clouds_of(pixels, pixels_are, fit, reference)):
         x = _EDGE_PX + number * (CLOUD_PX + _GAP_PX)
         page.paste(picture, (x, top))
         paragraph(ImageDraw.Draw(page), (x, top + CLOUD_PX + 6), words, CLOUD_PX, font_of(14), FAINT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import pyarrow as pa
@@ -14,7 +14,8 @@ from exaone_prep.cut import DROP_REASONS, SlideCut
 from exaone_prep.errors import SlideProblemError
 from exaone_prep.parquet import read_parquet
 from exaone_prep.shards.sample import STAIN_STATUSES
-from exaone_prep.stain import StainFit
+from exaone_prep.stain import FitDiagnostics, StainFit
+from exaone_prep.stain.stain_fit import pair_of, stain_matrix_of
 from exaone_prep.survey import SlideSurvey
 
 Outcome = Literal["done", "empty", "quarantined"]
@@ -128,6 +129,22 @@ def fit_columns(fit: StainFit | None) -> dict[str, Any]:
         "fit_pixels": fit.diagnostics.n_pixels if fit else None,
         "fit_pixels_kept": fit.diagnostics.n_kept if fit else None,
     }
+
+
+def fit_of(row: Mapping[str, Any]) -> StainFit | None:
+    """The stain fit in the columns of a row, as `fit_columns` wrote it; eigenvalues are not kept there."""
+    if row["fit_status"] is None:
+        return None
+    pairs = (row["fit_haematoxylin"], row["fit_eosin"])
+    return StainFit(
+        stain_matrix=None if None in pairs else stain_matrix_of(zip(*pairs, strict=True)),
+        max_concentration=None if row["fit_max_concentration"] is None else pair_of(row["fit_max_concentration"]),
+        diagnostics=FitDiagnostics(
+            n_pixels=row["fit_pixels"], n_kept=row["fit_pixels_kept"], angle_deg=row["fit_angle_deg"]
+        ),
+        status=row["fit_status"],
+        reason=row["fit_reason"] or "",
+    )
 
 
 def survey_parquet(rows: Sequence[dict[str, Any]]) -> bytes:

@@ -225,6 +225,32 @@ def test_dask_starts_answers_its_health_check_and_counts(services: dict[str, Any
         assert "dask_worker_tasks" in read(f"http://127.0.0.1:{worker_board}/metrics")
 
 
+def test_the_dashboard_starts_before_its_data_set_is_there_and_answers_its_health_check(
+    services: dict[str, Any], tmp_path: Path
+) -> None:
+    (port,) = free_ports(1)
+    service = dict(services["dashboard"])
+    service["command"] = [str(tmp_path / "later") if "://" in word else word for word in service["command"]]
+    assert service["command"] != services["dashboard"]["command"]
+    with started(service, {"8050": port}, tmp_path), healthy(service, {"8050": port}):
+        assert "exaone_prep_dashboard_reads_total" in read(f"http://127.0.0.1:{port}/metrics")
+
+
+def test_what_prometheus_and_grafana_are_given_is_there_and_is_found(services: dict[str, Any]) -> None:
+    for name in ("prometheus", "grafana"):
+        for volume in services[name]["volumes"]:
+            if volume["type"] == "bind":
+                assert Path(volume["source"]).is_file(), volume
+    rules = {volume["target"] for volume in services["prometheus"]["volumes"]}
+    assert set(yaml.safe_load((DOCKER / "prometheus.yaml").read_text())["rule_files"]) <= rules
+    (provider,) = yaml.safe_load((DOCKER / "grafana" / "dashboards.yaml").read_text())["providers"]
+    targets = [volume["target"] for volume in services["grafana"]["volumes"]]
+    assert any(target.startswith(provider["options"]["path"] + "/") for target in targets)
+    (source,) = yaml.safe_load((DOCKER / "grafana" / "prometheus.yaml").read_text())["datasources"]
+    board = json.loads((DOCKER / "grafana" / "exaone-prep.json").read_text())
+    assert {panel["datasource"]["uid"] for panel in board["panels"]} == {source["uid"]}
+
+
 def test_the_prefect_server_and_a_worker_start_answer_and_count(services: dict[str, Any], tmp_path: Path) -> None:
     server, health = free_ports(2)
     ports = {"4200": server, "8080": health}

@@ -16,12 +16,11 @@ from exaone_prep.errors import SlideProblemError
 from exaone_prep.manifest import Stain, parse_manifest
 from exaone_prep.pool import WorkerPool
 from exaone_prep.scratch import TEMPORARY, Scratch
-from exaone_prep.stain_picture import sheet
+from exaone_prep.stain_picture import sheet, telling_pixels
 from exaone_prep.survey import Pictures, SlideSurvey, SurveyJob, load_pictures
 from exaone_prep.survey_table import survey_row
 
 _PICTURE_PX = 1600
-_CLOUD_PIXELS = 1 << 16
 
 
 def inspect_command(
@@ -91,15 +90,10 @@ def draw_stain(
     """The slide's stain on a page; None where no stain was looked for."""
     if survey.fit is None:
         return None
-    pixels, words = pictures.od_pixels, "Some of the pixels that the stain is measured on"
-    if survey.fit.status == "not_he":
-        # Of such a slide the sample without ink can be empty, or lack the very colours that tell against it.
-        pixels, words = pictures.patches.reshape(-1, 3), "The pixels of the patches below"
-    if not len(pixels):
-        pixels, words = pictures.thumbnail.reshape(-1, 3), "The pixels of the whole overview"
+    pixels, words = telling_pixels(pictures, survey.fit)
     return sheet(
         title=title,
-        pixels=pixels[:: max(1, len(pixels) // _CLOUD_PIXELS)],
+        pixels=pixels,
         pixels_are=words,
         patches=pictures.patches,
         fit=survey.fit,
