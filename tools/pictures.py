@@ -1,4 +1,4 @@
-"""`make pictures`: draw the pictures of `docs/stain.md` from generated tissue, the same ones every time."""
+"""`make pictures`: draw pictures of `docs` from generated tissue, the same ones every time."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ _TITLE = 30
 _EDGE = 12
 _PALETTES = (256, 192, 128, 96, 64, 32)
 _BYTES = 120_000
+_STEP = 37  # one in which a crop is solarised
 
 
 @cache
@@ -218,12 +219,46 @@ def set_aside() -> Image.Image:
     return page
 
 
+def crops() -> Image.Image:
+    """What each preset makes of two patches: as they are, two global crops, eight local ones."""
+    import torch  # seconds that other pictures need not wait for
+
+    from exaone_train.augment import MEAN, STD, MultiCrop
+    from exaone_train.chance import PRESETS
+    from exaone_train.config import CropConfig
+
+    region = laboratories()[1]
+    raw = np.stack([region[top : top + 256, 70:326] for top in (140, 420)])
+    normalized = stain.normalize(raw, fit=stain.fit(region)).patches
+    mean, std = torch.tensor(MEAN)[:, None], torch.tensor(STD)[:, None]
+    large, gap = 124, 6
+    small, row = (large - gap) // 2, large + gap
+    block = _TITLE + 2 * row + _GAP
+    page, pen = _page(3 * row + 4 * (small + gap) - gap, len(PRESETS) * block - _GAP - gap)
+    for number, preset in enumerate(PRESETS):
+        patches = normalized if preset == "normalized" else raw
+        made = MultiCrop(CropConfig.model_validate({"preset": preset}), seed=0, batch_size=2)
+        views = made(torch.from_numpy(patches), step=_STEP)
+        pen.text((0, number * block + 4), preset, fill=INK, font=font_of(17))
+        for patch in range(2):
+            top = number * block + _TITLE + patch * row
+            light = [(view[patch].flatten(1) * std + mean).view_as(view[patch]) for view in views]
+            shown = [patches[patch], *(np.rint(255 * one.permute(1, 2, 0).numpy()).astype(np.uint8) for one in light)]
+            for place, image in enumerate(shown):
+                across, down = divmod(max(place - 3, 0), 2)
+                x, y = min(place, 3) * row + across * (small + gap), top + down * (small + gap)
+                side = large if place < 3 else small
+                page.paste(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS), (x, y))
+    return page
+
+
 PICTURES: dict[str, Callable[[], Image.Image]] = {
-    "two-laboratories": two_laboratories,
-    "two-stains": two_stains,
-    "step-by-step": step_by_step,
-    "nine-tables": nine_tables,
-    "set-aside": set_aside,
+    "two-laboratories.png": two_laboratories,
+    "two-stains.png": two_stains,
+    "step-by-step.png": step_by_step,
+    "nine-tables.png": nine_tables,
+    "set-aside.png": set_aside,
+    "crops.jpg": crops,
 }
 
 
@@ -231,12 +266,22 @@ def main() -> None:
     """Write all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=FOLDER)
-    out: Path = parser.parse_args().out
+    parser.add_argument("--only", choices=PICTURES, help="one picture alone")
+    arguments = parser.parse_args()
+    out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    for name, draw in PICTURES.items():
-        data = as_png(draw())
-        (out / f"{name}.png").write_bytes(data)
-        print(f"{len(data) // 1000:4} kB  {name}.png")
+    for name in [arguments.only] if arguments.only else PICTURES:
+        picture = PICTURES[name]()
+        data = as_jpeg(picture) if name.endswith(".jpg") else as_png(picture)
+        (out / name).write_bytes(data)
+        print(f"{len(data) // 1000:4} kB  {name}")
+
+
+def as_jpeg(picture: Image.Image) -> bytes:
+    """For what is nearly all tissue, whose colours matter."""
+    buffer = io.BytesIO()
+    ImageOps.expand(picture, _EDGE, PAPER).save(buffer, "JPEG", quality=82, optimize=True)
+    return buffer.getvalue()
 
 
 def as_png(picture: Image.Image) -> bytes:
