@@ -1,0 +1,1 @@
+"""One module per command that does more than call one function."""
