@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from exaone_prep.errors import DatasetError, ManifestError, VerificationError
 from exaone_prep.steps import KILL_AT
-from flows.pretrain import NoTrainerError, pretrain
+from flows.pretrain import TrainingError, pretrain
 from flows.served import NoServerError, ServedFlow
 from flows.tile_and_normalize import tile_and_normalize
 from flows.verify_shards import verify_shards
@@ -28,6 +28,7 @@ from tests.daskcluster import children_of, wait_until
 from tests.prefectserver import ROOT, Server, server_of_tests, worker
 from tests.smallslides import small_slides
 from tests.store import Store
+from tests.trainruns import checkpoints_of, tiny, write_config
 
 SHARDS = {"slides_per_group": 1, "samples_per_shard": 5}
 COHORT = "lab"
@@ -112,16 +113,19 @@ def test_a_flow_leaves_a_verified_data_set_and_shows_what_became_of_the_slides(s
         digest = tile_and_normalize(str(write_manifest(tmp_path, tmp_path / "slides")), str(out), depth="deep")
         assert digest == digest_of(out)
         assert verify_shards(str(out)) == digest
-        with pytest.raises(NoTrainerError, match="no trainer"):
-            pretrain([str(out)])
+        train = {"config": write_config(tmp_path / "tiny.yaml", tiny()), "out": str(tmp_path / "run")}
+        with pytest.raises(TrainingError, match=r"exit code 2: exaone-train: .* no shards of the split 'test'"):
+            pretrain([str(out)], **train, settings={"data.split": "test"})
+        pretrain([str(out)], **train, settings={"run.max_steps": "2"})
+        assert checkpoints_of(tmp_path / "run") == ["step-00000002.pt"]
         (out / "verification.json").unlink()
         with pytest.raises(DatasetError, match="was not verified yet"):
-            pretrain([str(out)])
+            pretrain([str(out)], **train)
         next((out / "shards" / "train").glob("*.tar")).write_bytes(b"x" * 512)
         with pytest.raises(VerificationError, match="bytes, the ledger says"):
             verify_shards(str(out))
         with pytest.raises(DatasetError, match="is damaged"):
-            pretrain([str(out)])
+            pretrain([str(out)], **train)
     artifacts = server.artifacts(run_of(server, out))
     assert artifacts["groups"] == 100.0
     (cohort,) = json.loads(artifacts["cohorts"])
