@@ -7,7 +7,7 @@ WORKERS ?=
 GPU ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env base-env demo demo-flow prefect-setup test soak lint format bench bench-long peers pictures lock clean
+.PHONY: help env base-env demo demo-flow prefect-setup test soak lint format bench bench-long peers pictures screenshots lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -27,7 +27,7 @@ demo-flow: env ## The same as a Prefect flow on a local Dask cluster, with a ser
 prefect-setup: env ## Make Prefect's work pools, then deployments; those for GPUs with GPU=1
 	@$(BIN)/python tools/prefect_setup.py $(if $(filter 1,$(GPU)),--gpu)
 
-test: env ## Run the tests (about 10 minutes on 2 cores)
+test: env ## Run the tests (about 12 minutes on 2 cores)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak"
 
 soak: env ## Run the long proofs: many random kills, mixing over many shards
@@ -57,8 +57,11 @@ peers: env ## Make build/peers: the other tools that benchmarks are held against
 	$(BIN)/uv pip sync --quiet --python build/peers/bin/python --require-hashes benchmarks/peers/peers.txt && \
 	echo "$$stamp" >build/peers/.made-from; }
 
-pictures: env ## Draw the pictures of docs/stain.md anew
+pictures: env ## Draw the pictures of docs that show tissue anew
 	@$(BIN)/python tools/pictures.py
+
+screenshots: env ## Take the pictures of docs/dashboard.md anew; needs Chromium
+	@$(BIN)/python tools/screenshots.py
 
 lock: ## Resolve the lock files anew, full first, so that base is a part of it
 	@PYTHON="$(PYTHON)" sh tools/lock.sh
