@@ -15,7 +15,6 @@ the slides as scanned.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import subprocess
@@ -29,7 +28,7 @@ from typing import Any, Final
 import numpy as np
 from colour_measures import Floats, Rgb, angle_deg, is_tissue, lab, median_intensity, variance
 from numpy.typing import NDArray
-from report import DATA, report
+from report import real_slides, report
 from sections import Section, true_without_offset, write_sections
 
 from exaone_prep import stain
@@ -295,11 +294,7 @@ def lab_figures(folder: Path, specimens: int, labs: int, seed: int, peers: Seque
 
 def real_figures(folder: Path, peers: Sequence[Peer]) -> dict[str, Any]:
     """The variance of the mean colours of the real slides; each is the pool of its patches."""
-    image: Any = importlib.import_module("PIL.Image")
-    slides: dict[str, list[Rgb]] = {}
-    for file in sorted((DATA / "tiles" / "camelyon16_patches").rglob("*.png")):
-        with image.open(file) as picture:
-            slides.setdefault(file.name[:9], []).append(np.asarray(picture.convert("RGB")))
+    slides = real_slides()
     if not slides:
         return {"real_slides": "absent"}
     scanned = {name: np.concatenate(patches) for name, patches in slides.items()}

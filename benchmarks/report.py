@@ -50,6 +50,15 @@ def cpu_ms(work: Callable[[], object], *, runs: int = 15, warm_up: int = 2) -> f
     return statistics.median(times)
 
 
+def real_slides() -> dict[str, list[NDArray[np.uint8]]]:
+    """Real 256×256 H&E patches by the slide that they are from; empty where there are none."""
+    slides: dict[str, list[NDArray[np.uint8]]] = {}
+    for file in sorted((DATA / "tiles" / "camelyon16_patches").rglob("*.png")):
+        with Image.open(file) as picture:
+            slides.setdefault(file.name[:9], []).append(np.asarray(picture.convert("RGB")))
+    return slides
+
+
 def real_patches(count: int) -> NDArray[np.uint8] | None:
     """Up to `count` real 256×256 H&E patches, spread over their slides, as N×256×256×3; None where there are none."""
     files = sorted((DATA / "tiles" / "camelyon16_patches").rglob("*.png"))

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from colour import own_picture, specimen_of
 from numpy.typing import NDArray
-from PIL import Image
-from report import DATA, report
+from report import real_slides, report
 from sections import write_sections
 
 from exaone_prep import stain
@@ -62,10 +61,7 @@ def spread(pictures: Sequence[Sequence[Rgb]], tissues: Sequence[NDArray[np.bool_
 
 def real_figures() -> dict[str, float | str]:
     """Of each real slide, normalised: the deviation of the amount of haematoxylin between patches, over its mean."""
-    slides: dict[str, list[Rgb]] = {}
-    for file in sorted((DATA / "tiles" / "camelyon16_patches").rglob("*.png")):
-        with Image.open(file) as picture:
-            slides.setdefault(file.name[:9], []).append(np.asarray(picture.convert("RGB")))
+    slides = real_slides()
     if not slides:
         return {"real_slides": "absent"}
     figures: dict[str, float | str] = {}
