@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
@@ -62,7 +63,11 @@ def status_of(dataset: Dataset) -> Status:
     outcomes["waiting"] = len(dataset.catalog.rows) - sum(outcomes.values())
     workers = _heartbeats(dataset)
     return Status(
-        state=_state(dataset, workers),
+        state=state_of(
+            complete=read_build(storage) is not None,
+            paused=lambda: control.is_paused(storage),
+            alive=any(worker["age_s"] < ALIVE_S for worker in workers),
+        ),
         build_id=dataset.catalog.content_id,
         digest=shards_digest(records),
         slides=dict(outcomes),
@@ -77,12 +82,19 @@ def status_of(dataset: Dataset) -> Status:
     )
 
 
-def _state(dataset: Dataset, workers: list[dict[str, Any]]) -> State:
-    if read_build(dataset.storage) is not None:
+def state_of(*, complete: bool, paused: Callable[[], bool], alive: bool) -> State:
+    """What a build is at.
+
+    Args:
+        complete: Whether it is published.
+        paused: Asked only of one that is not complete.
+        alive: Whether a builder showed itself within `ALIVE_S`.
+    """
+    if complete:
         return "complete"
-    if control.is_paused(dataset.storage):
+    if paused():
         return "paused"
-    return "running" if any(worker["age_s"] < ALIVE_S for worker in workers) else "stopped"
+    return "running" if alive else "stopped"
 
 
 def _heartbeats(dataset: Dataset) -> list[dict[str, Any]]:

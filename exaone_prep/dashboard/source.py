@@ -20,7 +20,7 @@ from exaone_prep.dashboard.view import View, Worker
 from exaone_prep.dataset import Dataset, open_dataset
 from exaone_prep.errors import DatasetError, PrepError
 from exaone_prep.ledger import GroupRecord, parsed
-from exaone_prep.status import State
+from exaone_prep.status import State, state_of
 from exaone_prep.storage import READS_AT_ONCE, Storage, open_storage
 from exaone_prep.survey_table import read_survey
 
@@ -164,11 +164,11 @@ class Source:
     def _state(self, workers: Iterable[Worker]) -> State:
         if self._build is None:
             self._build = self._json(layout.BUILD)
-        if self._build is not None:
-            return "complete"
-        if self._json(layout.PAUSE) is not None:
-            return "paused"
-        return "running" if any(worker.alive for worker in workers) else "stopped"
+        return state_of(
+            complete=self._build is not None,
+            paused=lambda: self._json(layout.PAUSE) is not None,
+            alive=any(worker.alive for worker in workers),
+        )
 
     def _names(self, folder: str) -> list[str]:
         self.reads += 1
