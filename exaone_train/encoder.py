@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from exaone_train import checkpoint
 from exaone_train.config import Config
-from exaone_train.errors import CheckpointError, ConfigError
+from exaone_train.errors import CheckpointError
 from exaone_train.model import build_encoder, plain_view
 
 WEIGHTS = "model.safetensors"
@@ -131,6 +131,6 @@ def _exported(path: Path) -> dict[str, Any]:
         record = json.loads((path / CONFIG).read_text(encoding="utf-8"))[RECORD]
         weights = load_file(path / WEIGHTS)
         config = Config.model_validate(record["config"])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError, ConfigError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{path} does not hold an encoder that `exaone-train export` made.") from error
     return {"weights": weights, "config": config, "step": record["step"], "provenance": record["shards"]}

@@ -23,53 +23,16 @@ from exaone_prep.dashboard.album import Album, Picture
 from exaone_prep.dashboard.figures import cohorts_of, figures_of, timeline
 from exaone_prep.dashboard.guard import PICTURE_POLICY, Guard
 from exaone_prep.dashboard.metrics import exposition
+from exaone_prep.dashboard.shown import SET_ASIDE, SHARDS, SLIDES
 from exaone_prep.dashboard.sources import Sources
 from exaone_prep.dashboard.stains import fits_of, unfitted
-from exaone_prep.dashboard.table import Query, Shown, matching, page_of
+from exaone_prep.dashboard.table import Query, matching, page_of
 from exaone_prep.dashboard.view import ALL, Scope, View
 from exaone_prep.errors import PrepError
 from exaone_prep.ledger import GroupRecord
 from exaone_prep.stain_picture import verdict_words
 from exaone_prep.survey_table import fit_of
 
-SLIDES: Final = Shown(
-    columns={
-        "slide_id": "slide",
-        "cohort": "cohort",
-        "outcome": "outcome",
-        "reason": "reason",
-        "kept": "patches",
-        "planned": "planned",
-        "mpp": "µm/px",
-        "mpp_source": "from",
-        "tissue_mm2": "tissue mm²",
-        "fit_angle_deg": "stain angle",
-        "group": "group",
-        "split": "split",
-    },
-    search=("slide_id", "patient_id", "cohort", "sentence"),
-    filters=("outcome", "cohort", "reason", "split", "group"),
-    sort="slide_id",
-)
-SET_ASIDE: Final = Shown(
-    columns={"slide_id": "slide", "cohort": "cohort", "reason": "reason", "sentence": "what is wrong"},
-    search=("slide_id", "patient_id", "sentence"),
-    filters=("reason", "cohort"),
-    sort="slide_id",
-)
-SHARDS: Final = Shown(
-    columns={
-        "shard": "shard",
-        "split": "split",
-        "group": "group",
-        "samples": "samples",
-        "bytes": "size",
-        "slides": "slides in group",
-    },
-    search=("shard",),
-    filters=("split", "group"),
-    sort="shard",
-)
 WORST: Final = 12
 MIXED_GROUPS: Final = 3
 """Groups of a data set whose indexes are read to see how its shards are mixed."""
