@@ -268,11 +268,12 @@ def phantom(
     slides: Annotated[int, typer.Option("--slides", min=1)] = 6,
     labs: Annotated[int, typer.Option("--labs", min=1)] = 3,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that paint.")] = 1,
 ) -> None:
     """Generate H&E-like slides with known stains, and a manifest that builds them."""
     from exaone_prep.phantom import PhantomSettings, write_phantoms
 
-    written = write_phantoms(out, PhantomSettings(slides=slides, labs=labs, seed=seed))
+    written = write_phantoms(out, PhantomSettings(slides=slides, labs=labs, seed=seed), workers=workers)
     typer.echo(f"{len(written)} slides in {out}; build them with: exaone-prep build {out}/data_manifest.yaml --out DIR")
 
 

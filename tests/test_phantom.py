@@ -17,6 +17,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
 from exaone_prep.errors import ManifestError
@@ -164,12 +165,12 @@ def test_block_mean_is_the_mean_rounded_half_up(factor: int) -> None:
 
 
 def test_same_settings_give_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
-    for name, seed in (("one", 0), ("two", 0), ("other", 1)):
+    for name, seed, workers in (("one", 0, 1), ("two", 0, 2), ("other", 1, 1)):
         textures.cache_clear()
         library.cache_clear()
-        write_phantoms(tmp_path / name, dataclasses.replace(TINY, seed=seed))
+        write_phantoms(tmp_path / name, dataclasses.replace(TINY, seed=seed), workers=workers)
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
-    assert len(files) == 4
+    assert len(files) == 5
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in files)
     slide = "lab-0/lab0-p0000-s00.tiff"
     assert (tmp_path / "one" / slide).read_bytes() != (tmp_path / "other" / slide).read_bytes()
@@ -241,6 +242,21 @@ def test_manifest_table_and_truth_describe_the_files(corpus: Corpus) -> None:
     for said, slide in zip(truth["slides"], corpus.slides, strict=True):
         assert said["eosin"] == pytest.approx(slide.eosin, abs=1e-6)
         assert said["scanner"] == slide.scanner
+
+
+def test_truth_says_what_lies_where(corpus: Corpus) -> None:
+    truth = json.loads((corpus.path / "truth.json").read_text(encoding="utf-8"))
+    assert truth["cell_px"] == 8
+    for slide in corpus.slides:
+        with Image.open((corpus.path / "truth" / Path(slide.slide).name).with_suffix(".png")) as picture:
+            cells = np.asarray(picture)
+        pixels = level_pixels(corpus.path / slide.slide).astype(int)
+        shares = {name: (cells == number).mean() for number, name in enumerate(truth["compartments"], 1)}
+        assert shares == pytest.approx({name: slide.shares[name] for name in shares})
+        of_pixels = np.kron(cells, np.ones((8, 8), np.uint8))[: pixels.shape[0], : pixels.shape[1]]
+        glass, stroma = (np.ptp(pixels[of_pixels == number], axis=1) for number in (0, 6))
+        assert truth["compartments"][5] == "stroma"
+        assert glass.mean() < 10 < 25 < stroma.mean()
 
 
 def test_missing_mpp_leaves_no_resolution_in_the_file(tmp_path: Path) -> None:

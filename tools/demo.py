@@ -28,7 +28,7 @@ def main() -> int:
         slides = DEMO / "slides"
         if not (slides / "data_manifest.yaml").exists():
             print("Generating six slides of three laboratories ...", flush=True)
-            run("phantom", "--out", str(slides), "--slides", "6", "--labs", "3")
+            run("phantom", "--out", str(slides), "--slides", "6", "--labs", "3", "--workers", str(given.workers))
         source = [str(slides / "data_manifest.yaml")]
     dataset = DEMO / name
     run("build", *source, "--out", str(dataset), "--workers", str(given.workers))

@@ -6,19 +6,24 @@ import csv
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from PIL import Image
 
 from exaone_prep.errors import ManifestError
 from exaone_prep.phantom.cells import populate
-from exaone_prep.phantom.layout import TISSUES, lay_out
-from exaone_prep.phantom.noise import Textures, generator, textures
-from exaone_prep.phantom.nuclei import Library, library
+from exaone_prep.phantom.layout import COMPARTMENTS, TISSUES, cell_px, lay_out
+from exaone_prep.phantom.noise import generator, textures
+from exaone_prep.phantom.nuclei import library
 from exaone_prep.phantom.optics import Stains, scanner_of, stains_of, true_direction
 from exaone_prep.phantom.paint import INKS, Scene, paint
 from exaone_prep.phantom.pyramid import Pyramid, write_pyramid
@@ -128,16 +133,23 @@ class PhantomSlide:
 
 
 def write_phantoms(
-    out: Path, settings: PhantomSettings, *, on_slide: Callable[[PhantomSlide], None] | None = None
+    out: Path,
+    settings: PhantomSettings,
+    *,
+    workers: int = 1,
+    on_slide: Callable[[PhantomSlide], None] | None = None,
 ) -> list[PhantomSlide]:
     """Generate slides with known truth, and a manifest that is ready to build them.
 
-    Writes `lab-<k>/<slide>.tiff`, `data_manifest.yaml` (one cohort per laboratory), `slides.csv` and `truth.json`.
+    Writes `lab-<k>/<slide>.tiff`, `data_manifest.yaml` (one cohort per laboratory), `slides.csv`, `truth.json`, which
+    comes last, and `truth/<slide>.png`: what lies where, a pixel for each `truth.json`'s `cell_px` × `cell_px` pixels
+    of level 0, 0 for glass and 1 for the first of its `compartments`.
 
     Args:
         out: Folder to write to; it is made, and files of the same names in it are replaced.
         settings: What to generate.
-        on_slide: Told about each slide once it is written.
+        workers: Processes that paint; the files are the same for any number.
+        on_slide: Told about each slide once it is written, in order.
 
     Returns:
         The slides, in order.
@@ -146,13 +158,13 @@ def write_phantoms(
         ManifestError: Where the folder cannot be written.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        surfaces, sprites = textures(settings.seed, settings.mpp), library(settings.seed, settings.mpp)
+        (out / "truth").mkdir(parents=True, exist_ok=True)
         found = []
-        for number in range(settings.slides):
-            found.append(_write_slide(out, settings, number, surfaces, sprites))
-            if on_slide is not None:
-                on_slide(found[-1])
+        with _painters(workers) as in_order:
+            for slide in in_order(partial(_write_slide, out, settings), range(settings.slides)):
+                found.append(slide)
+                if on_slide is not None:
+                    on_slide(slide)
         _write_tables(out, settings, found)
     except OSError as error:
         raise ManifestError(f"The generated slides cannot be written to {out}: {error.strerror or error}.") from error
@@ -165,9 +177,18 @@ def _marked(settings: PhantomSettings, number: int, purpose: int, fraction: floa
     return number in generator(settings.seed, 5, purpose).permutation(settings.slides)[:count].tolist()
 
 
-def _write_slide(
-    out: Path, settings: PhantomSettings, number: int, surfaces: Textures, sprites: Library
-) -> PhantomSlide:
+@contextmanager
+def _painters(workers: int) -> Iterator[Callable[..., Iterator[PhantomSlide]]]:
+    """A `map` over as many processes."""
+    if workers == 1:
+        yield map
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield pool.map
+
+
+def _write_slide(out: Path, settings: PhantomSettings, number: int) -> PhantomSlide:
+    surfaces, sprites = textures(settings.seed, settings.mpp), library(settings.seed, settings.mpp)
     lab, within = number % settings.labs, number // settings.labs
     tissue = TISSUES[(within + lab) % len(TISSUES)]
     patient = f"lab{lab}-p{within // settings.slides_per_patient:04d}"
@@ -219,6 +240,7 @@ def _write_slide(
         bigtiff=settings.bigtiff,
     )
     write_pyramid(path, pyramid, lambda top, bottom: _strip(scene, top, bottom))
+    Image.fromarray(layout.compartment).save(out / "truth" / f"{path.stem}.png")
     if truncated:
         os.truncate(path, path.stat().st_size * 3 // 5)
     return PhantomSlide(
@@ -266,7 +288,12 @@ def _write_tables(out: Path, settings: PhantomSettings, slides: list[PhantomSlid
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["slide", "patient_id", "lab", "scanner", "tissue"])
         table.writerows([slide.slide, slide.patient_id, slide.lab, slide.scanner, slide.tissue] for slide in slides)
-    truth = {"settings": asdict(settings), "slides": [_rounded(asdict(slide)) for slide in slides]}
+    truth = {
+        "settings": asdict(settings),
+        "cell_px": cell_px(settings.mpp),
+        "compartments": COMPARTMENTS,
+        "slides": [_rounded(asdict(slide)) for slide in slides],
+    }
     (out / "truth.json").write_text(json.dumps(truth, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -45,6 +45,7 @@ RECIPES: dict[str, Recipe] = {
 }
 TISSUES: tuple[str, ...] = tuple(RECIPES)
 COMPARTMENTS: tuple[str, ...] = ("gland", "nest", "lymph", "fat", "muscle", "stroma")
+"""What a place on the tissue belongs to; `gland` is the region of glands, with the stroma between them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,7 @@ class Layout:
         height_px: Of level 0.
         mpp: µm per pixel of level 0.
         step_px: Side of a cell of the maps.
+        compartment: uint8; 0 is glass, 1 the first of `COMPARTMENTS`, and so on.
         tissue: 0-1, softly falling over the outline.
         along: Position along the fibres in level-0 pixels.
         across: Position across the fibres in level-0 pixels.
@@ -82,6 +84,7 @@ class Layout:
     height_px: int
     mpp: float
     step_px: int
+    compartment: NDArray[np.uint8]
     tissue: Field
     along: Field
     across: Field
@@ -104,6 +107,11 @@ class Layout:
     shares: dict[str, float]
 
 
+def cell_px(mpp: float) -> int:
+    """Side of a cell of the maps in level-0 pixels."""
+    return max(round(CELL_UM / mpp), 1)
+
+
 def lay_out(
     key: tuple[int, ...], *, width_px: int, height_px: int, mpp: float, tissue: str, pens: int, unsharp: bool
 ) -> Layout:
@@ -118,7 +126,7 @@ def lay_out(
         pens: How many inks there are strokes of.
         unsharp: Whether a part is out of focus.
     """
-    step_px = max(round(CELL_UM / mpp), 1)
+    step_px = cell_px(mpp)
     cell_um = step_px * mpp
     shape = (-(-height_px // step_px) + 1, -(-width_px // step_px) + 1)
     recipe = RECIPES[tissue]
@@ -139,6 +147,9 @@ def lay_out(
 
     nest = compartments["nest"] & (_septa(rng, shape, cell_um) > 0.2)
     lymph = compartments["lymph"] & ~nest
+    compartment = np.zeros(shape, np.uint8)
+    for number, name in enumerate(COMPARTMENTS, 1):
+        compartment[compartments[name]] = number
     total = covered.size
     shares = {name: int((compartments[name] & covered).sum()) / total for name in COMPARTMENTS}
     return Layout(
@@ -146,6 +157,7 @@ def lay_out(
         height_px=height_px,
         mpp=mpp,
         step_px=step_px,
+        compartment=compartment,
         tissue=soft(covered.astype(np.float32), 5),
         along=along,
         across=across,
