@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -190,11 +191,22 @@ def test_collapse_is_measured_on_such_a_table_and_pictures_are_probed_with_such_
             save(tmp_path / "patches" / f"class-{kind}" / f"{patient}_{number}_0.png", picture(kind, number, 64))
     with Trainer(tmp_path) as trainer:
         table = str(tmp_path / "features.parquet")
-        done = trainer.run("embed", str(dataset), "--checkpoint", str(run), "--out", table, "--split", "val")
+        done = trainer.run("embed", str(dataset), "--checkpoint", str(run), "--out", table, "--split", "train")
         assert done.code == 0, done.err
         measured = trainer.run("collapse", table, "--json", "--resamples", "20")
         assert measured.code == 0, measured.err
         assert "same_slide_knn" in measured.err
+        checkpoint = max((run / "checkpoints").iterdir())
+        asked = ("--shards", str(dataset), "--split", "train", "--resamples", "20")
+        both = trainer.run("collapse", f"table={table}", f"run={run}", f"alone={checkpoint}", *asked)
+        assert both.code == 0, both.err
+        row = next(line for line in both.err.splitlines() if line.startswith("same_slide_knn"))
+        figures = re.findall(r"(\d\.\d{3}) \[", row)
+        assert len(figures) == 3
+        assert len(set(figures)) == 1, "the same features, made before or now"
+        blind = trainer.run("collapse", str(run))
+        assert (blind.code, blind.err.count("\n")) == (2, 1)
+        assert "--shards" in blind.err
         probed = trainer.run("probe", f"folder={tmp_path / 'patches'}", "--encoder", str(run), "--resamples", "20")
         assert probed.code == 0, probed.err
         assert "4 steps" in probed.err
