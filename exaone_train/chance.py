@@ -47,6 +47,7 @@ class Preset:
 
 PRESETS: Final = {
     "dino": Preset(jitter=(0.4, 0.4, 0.2, 0.1), solarized=0.2),
+    "jitter": Preset(jitter=(0.4, 0.4, 0.2, 0.02)),
     "pathology": Preset(jitter=(0.4, 0.4, 0.2, 0.02), stain=(0.2, 0.05)),
     "normalized": Preset(jitter=(0.2, 0.2, 0.1, 0), stain=(0.05, 0.02)),
 }
@@ -110,11 +111,9 @@ class Drawn:
 def views_of(crops: CropConfig) -> tuple[View, ...]:
     """The two global crops, and the local ones: blur and solarisation as in DINO's code (Caron et al. 2021)."""
     preset, local = PRESETS[crops.preset], crops.local_crops
-    views = (
-        View(crops.global_size_px, crops.global_scale, (1, 0.1), (0, preset.solarized), preset),
-        View(crops.local_size_px, crops.local_scale, local * (0.5,), local * (0,), preset),
-    )
-    return views if local else views[:1]
+    large = View(crops.global_size_px, crops.global_scale, (1, 0.1), (0, preset.solarized), preset)
+    small = View(crops.local_size_px, crops.local_scale, local * (0.5,), local * (0,), preset)
+    return (large, small) if local else (large,)
 
 
 def draw(views: Sequence[View], side_px: int, *, seed: int, step: int, first: int, count: int) -> list[Drawn]:

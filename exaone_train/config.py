@@ -66,7 +66,7 @@ class CropConfig(_Part):
         local_scale: The same of a local crop.
     """
 
-    preset: Literal["dino", "pathology", "normalized"] = "normalized"
+    preset: Literal["dino", "jitter", "pathology", "normalized"] = "normalized"
     global_size_px: Positive = 224
     local_size_px: Positive = 96
     local_crops: Natural = 8

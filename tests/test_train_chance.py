@@ -144,9 +144,11 @@ def test_all_eight_symmetries_of_a_square_are_as_frequent(dino: list[Drawn]) -> 
         assert stats.chisquare(counts).pvalue > P_VALUE
 
 
-def test_stains_change_within_the_presets_strengths_and_not_at_all_in_dino(dino: list[Drawn]) -> None:
-    assert all((view.stain == [[[1], [0]]]).all() for view in dino)
-    for name, (gain, shift) in ((name, preset.stain) for name, preset in PRESETS.items() if name != "dino"):
+def test_stains_change_within_the_presets_strengths_and_not_at_all_without_any() -> None:
+    without = [name for name, preset in PRESETS.items() if not any(preset.stain)]
+    assert without == ["dino", "jitter"]
+    assert all((view.stain == [[[1], [0]]]).all() for name in without for view in drawn(name))
+    for name, (gain, shift) in ((name, preset.stain) for name, preset in PRESETS.items() if name not in without):
         stain = drawn(name)[0].stain
         assert stats.kstest((stain[:, 0].ravel() - 1) / gain, stats.uniform(-1, 2).cdf).pvalue > P_VALUE
         assert stats.kstest(stain[:, 1].ravel() / shift, stats.uniform(-1, 2).cdf).pvalue > P_VALUE
@@ -158,6 +160,10 @@ def test_a_normalised_image_keeps_its_hue_and_is_never_solarised() -> None:
         assert len(view.order) == 3
         assert (view.jitter[:, 3] == 0).all()
         assert not view.solarized.any()
+
+
+def test_jitter_is_pathology_without_its_change_of_stain() -> None:
+    assert PRESETS["jitter"] == dataclasses.replace(PRESETS["pathology"], stain=(0, 0))
 
 
 def columns(view: Drawn) -> Iterator[NDArray[np.float64]]:
