@@ -5,9 +5,11 @@ BIN    := $(VENV)/bin
 SLIDES ?=
 WORKERS ?=
 GPU ?=
+LEVERS ?=
+REPORT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env base-env demo demo-flow prefect-setup test soak lint format bench bench-long peers pictures screenshots lock clean
+.PHONY: help env base-env demo demo-flow prefect-setup test soak lint format bench bench-long peers pictures screenshots reproduce lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -62,6 +64,9 @@ pictures: env ## Draw the pictures of docs that show tissue anew
 
 screenshots: env ## Take the pictures of docs/dashboard.md anew; needs Chromium
 	@$(BIN)/python tools/screenshots.py
+
+reproduce: env ## Test the paper's claim in miniature (an hour on 2 cores); with LEVERS=1 what else helps
+	@$(BIN)/python -m reproduction $(if $(filter 1,$(LEVERS)),--levers) $(if $(REPORT),--report "$(REPORT)") $(if $(WORKERS),--workers $(WORKERS))
 
 lock: ## Resolve the lock files anew, full first, so that base is a part of it
 	@PYTHON="$(PYTHON)" sh tools/lock.sh

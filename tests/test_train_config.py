@@ -32,7 +32,7 @@ def test_the_configuration_of_vit_b_16_writes_every_field_out() -> None:
 
 def test_all_configurations_can_be_read() -> None:
     paths = sorted(CONFIGS.glob("*.yaml"))
-    assert [path.name for path in paths] == ["vit_b16.yaml", "vit_tiny_cpu.yaml"]
+    assert [path.name for path in paths] == ["miniature.yaml", "vit_b16.yaml", "vit_tiny_cpu.yaml"]
     assert {load_config(path).run.accelerator for path in paths} == {"auto", "cpu"}
 
 
