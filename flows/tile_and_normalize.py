@@ -9,6 +9,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from exaone_prep.budget import default_workers
+from exaone_prep.catalog.overrides import read_overrides
 from exaone_prep.dataset import Dataset, create_dataset, open_dataset
 from exaone_prep.manifest_file import open_manifest
 from exaone_prep.outcomes import earlier
@@ -28,6 +29,7 @@ def tile_and_normalize(
     out: str,
     settings: dict[str, str] = {},  # noqa: B006 (shown as the default, and changed by nobody)
     after: str | None = None,
+    overrides: str | None = None,
     dask: str | None = None,
     workers: Annotated[int | None, Field(ge=1)] = None,
     scratch: str | None = None,
@@ -41,6 +43,7 @@ def tile_and_normalize(
         out: Data set directory to create or to go on with: an absolute path or an fsspec URL.
         settings: Single settings laid over the manifest, by dotted names such as stain.fit.
         after: Build only slides that this data set has not done.
+        overrides: Table of slide_id and mpp or allow_non_he, for these slides: an absolute path or an fsspec URL.
         dask: Where groups are built: tcp://host:port of a Dask scheduler, or local; by default without Dask.
         workers: Processes at work on this machine; by default as cores and free memory allow.
         scratch: Local working space where groups are built.
@@ -54,9 +57,10 @@ def tile_and_normalize(
     chosen, base = open_manifest(absolute(manifest, "manifest"), settings)
     folder = None if scratch is None else Path(absolute(scratch, "scratch"))
     before = None if after is None else earlier(open_dataset(absolute(after, "after")))
+    corrections = None if overrides is None else read_overrides(absolute(overrides, "overrides"), Path.cwd())
     with open_site(dask=dask, workers=processes, scratch=folder, scratch_limit=scratch_limit) as site:
         site.check(chosen)
-        dataset = create_dataset(absolute(out, "out"), chosen, base=base, after=before)
+        dataset = create_dataset(absolute(out, "out"), chosen, base=base, after=before, overrides=corrections)
         build(dataset, site)
     # What Prefect is to show comes after what the data set is: the server may be gone by now.
     result = verify(open_dataset(dataset.storage.url), depth, workers=processes)

@@ -24,9 +24,10 @@ from flows.served import NoServerError, ServedFlow
 from flows.tile_and_normalize import tile_and_normalize
 from flows.verify_shards import verify_shards
 from tests.builds import command, digest_of
+from tests.committed import results
 from tests.daskcluster import children_of, wait_until
 from tests.prefectserver import ROOT, Server, server_of_tests, worker
-from tests.smallslides import small_slides
+from tests.smallslides import small_slide, small_slides
 from tests.store import Store
 from tests.trainruns import checkpoints_of, tiny, write_config
 
@@ -135,6 +136,22 @@ def test_a_flow_leaves_a_verified_data_set_and_shows_what_became_of_the_slides(s
     assert aside["what to do"]
     assert "data:image/jpeg;base64," in artifacts["summary"]
     assert f"`{digest}`" in artifacts["summary"]
+
+
+def test_a_slide_that_was_set_aside_is_mended_by_a_further_run(server: Server, tmp_path: Path) -> None:
+    for number, mpp in enumerate((0.5, None)):
+        small_slide(tmp_path / "slides" / f"slide-{number}.tiff", number, mpp=mpp)
+    manifest, first, second = (
+        str(write_manifest(tmp_path, tmp_path / "slides")),
+        tmp_path / "first",
+        tmp_path / "second",
+    )
+    (tmp_path / "fix.csv").write_text("slide_id,mpp\nslide-1,0.5\n")
+    with server.here():
+        tile_and_normalize(manifest, str(first))
+        tile_and_normalize(manifest, str(second), after=str(first), overrides=str(tmp_path / "fix.csv"))
+    assert results(first) == {"slide-0": "done", "slide-1": "no_mpp"}
+    assert results(second) == {"slide-1": "done"}
 
 
 def test_a_group_that_fails_three_times_is_failed_and_the_others_are_completed(server: Server, tmp_path: Path) -> None:
