@@ -65,7 +65,7 @@ pictures: env ## Draw the pictures of docs that show tissue anew
 screenshots: env ## Take the pictures of docs/dashboard.md anew; needs Chromium
 	@$(BIN)/python tools/screenshots.py
 
-reproduce: env ## Test the paper's claim in miniature (an hour on 2 cores); with LEVERS=1 what else helps
+reproduce: env ## Test the paper's claim in miniature (40 minutes on 2 cores); with LEVERS=1 what else helps
 	@$(BIN)/python -m reproduction $(if $(filter 1,$(LEVERS)),--levers) $(if $(REPORT),--report "$(REPORT)") $(if $(WORKERS),--workers $(WORKERS))
 
 lock: ## Resolve the lock files anew, full first, so that base is a part of it

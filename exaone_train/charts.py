@@ -74,12 +74,12 @@ class Interval:
     chance: float | None = None
 
 
-def intervals(rows: Sequence[Interval], *, title: str, width: int = 420) -> str:
-    """Figures one above the other on one axis, with limits and a dashed mark at chance."""
+def intervals(rows: Sequence[Interval], *, title: str, width: int = 420, names_px: int = 132) -> str:
+    """Figures one above the other on one axis, with limits and a dashed mark at chance; their names are on the left."""
     numbers = [row.value for row in rows] + [row.chance for row in rows if row.chance is not None]
     numbers += [limit for row in rows for limit in (row.low, row.high) if math.isfinite(limit)]
     low, high, step = ticks(min(0.0, *numbers), max(numbers))
-    left, right, top, pitch = 132, 24, 6, 22
+    left, right, top, pitch = names_px, 24, 6, 22
     height = top + pitch * len(rows) + 24
 
     def x(value: float) -> float:
@@ -95,7 +95,9 @@ def intervals(rows: Sequence[Interval], *, title: str, width: int = 420) -> str:
         mark += step
     for number, (row, paint) in enumerate(zip(rows, colours(len(rows)), strict=True)):
         y = top + pitch * (number + 0.5)
-        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(_short(row.name, 18))}</text>')
+        parts.append(
+            f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(_short(row.name, left // 7))}</text>'
+        )
         if row.chance is not None:
             across = x(row.chance)
             parts.append(f'<path class="chance" d="M{across:.1f} {y - 9:.1f}v18"/>')

@@ -167,6 +167,11 @@ class Places:
         """Of all data sets."""
         return self.root / "manifest.yaml"
 
+    @property
+    def took(self) -> Path:
+        """How many minutes the main comparison took, if it was done in one go."""
+        return self.root / "minutes"
+
     def data(self, name: str) -> Path:
         """A data set."""
         return self.root / "data" / name

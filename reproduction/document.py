@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 from exaone_train.collapse.table import FeatureTable
 from reproduction import pictures, report
@@ -16,6 +17,7 @@ from reproduction.report import Circumstances
 _SURE = """Brackets are 95 % intervals over slides and seeds, for these laboratories and these training slides; those of
 tissue in laboratories not seen are over laboratories. With so many measures, one of twenty would be told apart by
 chance: the claim is judged by `same_slide_knn` alone."""
+_WIDTH = 120
 _MAIN_LOOKS: tuple[Look, ...] = tuple((arm.name, arm.shown) for arm in ARMS)
 _ALL_LOOKS: tuple[Look, ...] = (*_MAIN_LOOKS, (NONE.name, MACENKO.shown), (MACENKO.name, NONE.shown))
 
@@ -57,13 +59,15 @@ def write_report(
 def write_levers(folder: Path, findings: Findings, arms: Sequence[Arm], about: Circumstances) -> None:
     """`levers.md` and `levers.json`: the main arms beside what else can be turned."""
     folder.mkdir(parents=True, exist_ok=True)
-    looks = [*_MAIN_LOOKS, *((arm.name, arm.shown) for arm in arms)]
+    looks = list(dict.fromkeys((*_MAIN_LOOKS, *((arm.name, arm.shown) for arm in arms))))
     text = f"""# Beyond normalisation: what each lever changes
 
 Made by `make reproduce LEVERS=1`; `docs/reproduction.md`, the plan, says what was done and why. On generated slides, as
 [the main comparison](README.md).
 {_caveat(about)}
-Differences from the arm *macenko*, over {len(findings.seeds)} seeds and {findings.slides} held-out slides. {_SURE}
+Differences from the arm *macenko*, over {len(findings.seeds)} seeds and {findings.slides} held-out slides.
+
+{_SURE}
 
 {report.levers_table(findings, arms)}
 ## Run by run
@@ -96,11 +100,13 @@ little more.
     )
     return f"""# The claim in miniature: what was found
 
-Made by `make reproduce`; `docs/reproduction.md`, the plan, says what was done and why. {_SURE}
-{_caveat(about)}
-{report.headline(findings)}
+Made by `make reproduce`; `docs/reproduction.md`, the plan, says what was done and why.
 
-{report.learned(findings)}
+{_SURE}
+{_caveat(about)}
+{fill(report.headline(findings), _WIDTH)}
+
+{fill(report.learned(findings), _WIDTH)}
 
 A linear classifier of tissue, held against laboratories that it was not fitted to, is right for {without:.1%} of
 patches without normalisation and for {with_it:.1%} with it ({labs}).
@@ -111,7 +117,7 @@ patches without normalisation and for {with_it:.1%} with it ({labs}).
 
 ## Generated slides
 
-{_scope(findings)}{_said_before(detectable)}
+{fill(_scope(findings) + _said_before(detectable), _WIDTH)}
 
 {report.main_table(findings, detectable.get("arms", {}))}
 ![Three measures of the four ways to train and look](figures.svg)
@@ -151,16 +157,17 @@ def _scope(findings: Findings) -> str:
 
 
 def _said_before(detectable: dict[str, dict[str, float]]) -> str:
-    said = (
-        "*Detectable* is the smallest true difference that was to be told apart from none with a chance of 80 %, said"
-    )
-    return f" {said}\nbefore the runs." if detectable else ""
+    if not detectable:
+        return ""
+    meaning = "the smallest true difference that was to be told apart from none with a chance of 80 %"
+    return f" *Detectable* is {meaning}, said before the runs."
 
 
 def _said_of_training(detectable: dict[str, dict[str, float]]) -> str:
     if not detectable:
         return ""
-    return f"Of the second column, the smallest detectable differences were {report.least(detectable['training'])}.\n\n"
+    least = report.least(detectable["training"])
+    return fill(f"Of the second column, the smallest detectable differences were {least}.", _WIDTH) + "\n\n"
 
 
 def _named(findings: Findings, key: str, looks: Sequence[Look]) -> dict[str, Estimate]:

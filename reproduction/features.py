@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from exaone_train.collapse.table import FeatureTable, read_features
+from exaone_train.config import Config
 from exaone_train.config_file import load_config
 from exaone_train.embed import embed
 from exaone_train.encoder import Encoder, load_encoder
@@ -20,11 +22,16 @@ from reproduction.slides import Truth
 
 def untrained(places: Places, shown: str, seed: int) -> Encoder:
     """The encoder that a run of this seed begins with."""
-    config = load_config(CONFIG)
-    torch.manual_seed(seed)
-    weights = Network(config).encoder.state_dict()
+    config = load_config(CONFIG, [f"run.seed={seed}"])
     shards = open_shards([str(places.data(shown))], HELD_OUT)
-    return Encoder(weights, config=config, step=0, provenance=shards.provenance, device="cpu")
+    return Encoder(fresh_weights(config), config=config, step=0, provenance=shards.provenance, device="cpu")
+
+
+def fresh_weights(config: Config) -> dict[str, Tensor]:
+    """Of the encoder of a run that has not made a step."""
+    torch.manual_seed(config.run.seed)
+    weights: dict[str, Tensor] = Network(config).encoder.state_dict()
+    return weights
 
 
 def trained(places: Places, arm: Arm, seed: int) -> Encoder:

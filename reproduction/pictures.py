@@ -60,14 +60,14 @@ def figures(measures: Mapping[str, tuple[Mapping[str, Estimate], float | None]])
         for name, one in estimates.items():
             low, high = one.interval
             rows.append(Interval(name=name, value=one.value, low=low, high=high, chance=chance))
-        chart = intervals(rows, title=title, width=560)
+        chart = intervals(rows, title=title, width=640, names_px=200)
         height = 22 * len(rows) + 60
         parts.append(
             f'<text class="head" x="10" y="{top + 18}">{escape(title)}</text>'
             f'<g transform="translate(0 {top + 26})">{chart}</g>'
         )
         top += height
-    return _sheet(580, top, "Measures of the encoders", parts)
+    return _sheet(660, top, "Measures of the encoders", parts)
 
 
 def montage(places: Places, names: Sequence[str]) -> Image.Image:

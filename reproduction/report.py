@@ -36,7 +36,7 @@ class Circumstances:
 
     Attributes:
         size: How much of it.
-        minutes: It took, from slides to measures; None if it was not done in one go.
+        minutes: The main comparison took, from slides to measures; None if it was not done in one go.
         slides: In all.
         patches: In each data set.
         digests: Of the data sets, by name.
@@ -45,7 +45,7 @@ class Circumstances:
     """
 
     size: Size
-    minutes: float | None
+    minutes: int | None
     slides: int
     patches: int
     digests: dict[str, str]
@@ -98,16 +98,19 @@ def headline(findings: Findings) -> str:
 
 
 def learned(findings: Findings) -> str:
-    """Whether training taught anything, without which nothing is to be said of it."""
-    told = [findings.difference(SLIDES_HELD_OUT, look, (UNTRAINED, look[1])) for look in _ARMS]
-    better = [verdict(SLIDES_HELD_OUT, one) == "better" for one in told]
-    both = " and ".join(f"{_signed(one)} on what *{look[0]}* is shown" for one, look in zip(told, _ARMS, strict=True))
-    if all(better):
-        return f"Training taught both arms something of tissue on slides not seen: {both}, against untrained encoders."
-    which = "one arm only" if any(better) else "neither arm"
+    """Whether training taught anything that shows on the patches of the second question, and on what arms are shown."""
+    told = {
+        look: findings.difference(SLIDES_HELD_OUT, look, (UNTRAINED, look[1]))
+        for look in (*reversed(QUESTIONS["training"]), _ARMS[0])
+    }
+    better = {look: verdict(SLIDES_HELD_OUT, one) == "better" for look, one in told.items()}
+    which = ("neither arm", "one arm only", "both arms")[sum(better[look] for look in QUESTIONS["training"])]
+    gains = [f"{_signed(one)} ({verdict(SLIDES_HELD_OUT, one)})" for one in told.values()]
+    void = "" if which == "both arms" else " **Of what pre-training does to collapse nothing can be concluded.**"
     return (
-        f"**Training taught {which} something of tissue on slides not seen** ({both}, against untrained encoders): of "
-        "what it does to collapse nothing can be concluded."
+        f"Training taught **{which}** something of tissue that shows on normalised patches of slides not seen: "
+        f"against untrained encoders the accuracy of a linear classifier changes by {gains[0]} for *none* and by "
+        f"{gains[1]} for *macenko*; on patches as scanned, by {gains[2]} for *none*.{void}"
     )
 
 
@@ -185,13 +188,13 @@ def real_table(real: Findings) -> str:
 def circumstances(about: Circumstances) -> str:
     """What was run on what."""
     size = about.size
-    took = "" if about.minutes is None else f" It took {about.minutes:.0f} minutes, from slides to measures."
+    took = "" if about.minutes is None else f" The main comparison took {about.minutes} minutes."
     versions = ", ".join(f"{name} {version}" for name, version in about.versions.items())
     digests = "\n".join(f"- `{name}`: {digest}" for name, digest in about.digests.items())
     return (
         f"{about.slides} generated slides (seed {size.corpus_seed}), {about.patches:,} patches in each data set, "
-        f"{size.steps:,} steps of training, seeds {', '.join(map(str, size.seeds))}.{took} {about.machine}; {versions}."
-        f"\n\nDigests of the data sets:\n\n{digests}\n"
+        f"{size.steps:,} steps of training, seeds {', '.join(map(str, size.seeds))}.{took}\n\n{about.machine}; "
+        f"{versions}.\n\nDigests of the data sets:\n\n{digests}\n"
     )
 
 

@@ -8,6 +8,7 @@ import platform
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -62,8 +63,9 @@ def reproduce(size: Size, out: Path, folder: Path, *, workers: int, levers: bool
     features = _features(places, ARMS)
     findings = look_at((*_looks(ARMS), *_CROSSED), size.seeds, features)
     say("measured")
-    minutes = (time.monotonic() - begun) / 60 if fresh else None
-    about = _circumstances(places, size, ARMS, minutes)
+    if fresh:
+        places.took.write_text(f"{(time.monotonic() - begun) / 60:.0f}", encoding="utf-8")
+    about = _circumstances(places, size, ARMS)
     maps = {arm.title: features(look, size.seeds[0]) for arm, look in zip(ARMS, _looks(ARMS), strict=True)}
     real = _on_real_patches(places, size)
     document.write_report(folder, findings, real, about, detectable=least, maps=maps, places=places)
@@ -75,7 +77,8 @@ def reproduce(size: Size, out: Path, folder: Path, *, workers: int, levers: bool
         train(places, _jobs(LEVERS, seeds), size, workers, say)
         turned = look_at(_looks(LEVERS), seeds, _features(places, LEVERS))
         both = findings.first(len(seeds)).beside(turned)
-        document.write_levers(folder, both, LEVERS, _circumstances(places, size, every, None))
+        about = _circumstances(places, replace(size, seeds=seeds), every)
+        document.write_levers(folder, both, (NONE, *LEVERS), about)
     say(f"report: {folder}")
 
 
@@ -113,12 +116,12 @@ def _on_real_patches(places: Places, size: Size) -> Findings | None:
     return look_at(_looks(ARMS), size.seeds, table_of)
 
 
-def _circumstances(places: Places, size: Size, arms: Sequence[Arm], minutes: float | None) -> Circumstances:
+def _circumstances(places: Places, size: Size, arms: Sequence[Arm]) -> Circumstances:
     names = dict.fromkeys(arm.data for arm in arms)
     builds = {name: json.loads((places.data(name) / "build.json").read_text(encoding="utf-8")) for name in names}
     return Circumstances(
         size=size,
-        minutes=minutes,
+        minutes=int(places.took.read_text(encoding="utf-8")) if places.took.exists() else None,
         slides=size.slides,
         patches=sum(index(places, NONE.data, split).num_rows for split in SPLITS),
         digests={name: str(build["digest"]) for name, build in builds.items()},

@@ -289,13 +289,14 @@ def test_links_resolve(file: Path) -> None:
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_files_of_the_repository_that_are_named_exist(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
-    named = re.findall(r"`((?:tests|benchmarks|exaone_prep|tools|locks)/[\w/.-]+\.\w+)`", text)
+    folders = "tests|benchmarks|exaone_prep|exaone_train|flows|reproduction|configs|tools|locks"
+    named = re.findall(rf"`((?:{folders})/[\w/.-]+\.\w+)`", text)
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_every_module_has_its_room() -> None:
     below = section(page("architecture.md"), "Rooms")
-    packages = (ROOT / "exaone_prep" / name for name in ("", "catalog", "slides", "shards"))
+    packages = [ROOT / "exaone_prep" / name for name in ("", "catalog", "slides", "shards")] + [ROOT / "reproduction"]
     modules = [file.stem for package in packages for file in package.glob("*.py") if file.stem != "__init__"]
     assert modules
     assert [module for module in modules if not is_named(module, below)] == []

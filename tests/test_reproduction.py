@@ -14,7 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
+from lightning_fabric import Fabric
 from PIL import Image
 
 from exaone_prep.catalog import split_of
@@ -24,6 +26,7 @@ from exaone_train.collapse.measured import Measured
 from exaone_train.collapse.scene import Options
 from exaone_train.collapse.table import FeatureTable
 from exaone_train.config_file import load_config
+from exaone_train.dino import Learner
 from reproduction import report
 from reproduction.contrast import Spread, difference, estimate
 from reproduction.datasets import SPLITS, build, ensure_planned, ensure_same_patches, index, write_manifest
@@ -44,6 +47,7 @@ from reproduction.design import (
     ReproductionError,
     Size,
 )
+from reproduction.features import fresh_weights, labelled
 from reproduction.findings import PRIMARY, QUESTIONS, UNTRAINED, Findings
 from reproduction.pilot import detectable
 from reproduction.real import read_real_patches
@@ -161,6 +165,38 @@ def test_truth_is_read_as_the_generator_writes_it(tmp_path: Path) -> None:
     assert truth.labs == {"lab0-p0000-s00": "lab-0"}
     assert (truth.mpp, truth.cell_px) == (0.5, 8)
     assert truth.tissue("lab0-p0000-s00", 0, 0, 512) in truth.compartments
+
+
+def test_the_tissue_of_a_patch_is_that_of_the_middle_which_an_encoder_sees(tmp_path: Path) -> None:
+    cells = np.ones((64, 64), np.uint8)
+    cells[12:25, 20:44] = 2  # rows of a patch whose middle are rows 12 to 35 and columns 20 to 43
+    (tmp_path / "truth").mkdir()
+    Image.fromarray(cells).save(tmp_path / "truth" / "s.png")
+    truth = Truth(tmp_path, 0.5, 8, ("gland", "nest"), {"s": "lab-3"})
+    table = FeatureTable(
+        name="n",
+        features=np.ones((2, 3), np.float32),
+        slide_id=np.array(["s", "s"]),
+        patient_id=np.array(["p", "p"]),
+        place=np.array([[128.0, 64.0], [64.0, 128.0]]),
+    )
+    found = labelled(table, 48, truth)
+    assert found.label is not None
+    assert found.centre is not None
+    assert found.label.tolist() == ["nest", "gland"]
+    assert found.centre.tolist() == ["lab-3", "lab-3"]
+    assert found.patient_id is None
+    whole = labelled(table, 64, truth)
+    assert whole.label is not None
+    assert whole.label.tolist() == ["gland", "gland"]
+
+
+def test_an_untrained_encoder_is_what_a_run_of_its_seed_begins_with() -> None:
+    config = load_config(CONFIG, ["run.seed=7"])
+    begun = Learner(config, Fabric(accelerator="cpu", devices=1)).teacher.encoder.state_dict()
+    fresh = fresh_weights(config)
+    assert fresh.keys() == begun.keys()
+    assert all(torch.equal(fresh[name], begun[name]) for name in begun)
 
 
 def _table(features: np.ndarray, lab: np.ndarray, slide: np.ndarray, tissue: np.ndarray) -> FeatureTable:
@@ -305,9 +341,11 @@ def _both_ways() -> Sequence[tuple[float, tuple[tuple[str, str], tuple[str, str]
 
 
 def test_the_report_says_whether_anything_was_learned() -> None:
-    assert "Training taught both arms something" in report.learned(_findings(0.0))
-    assert "neither arm something" in report.learned(_findings(0.0, learned=-0.1))
-    assert "nothing can be concluded" in report.learned(_findings(0.0, learned=-0.1))
+    known, unknown = (report.learned(_findings(0.0, learned=change)) for change in (0.3, -0.1))
+    assert "taught **both arms** something" in known
+    assert "nothing can be concluded" not in known
+    assert "taught **neither arm** something" in unknown
+    assert "nothing can be concluded" in unknown
 
 
 def test_limits_end_where_the_measure_does() -> None:
