@@ -17,6 +17,10 @@ MPP: Final = 2.0
 HELD_OUT: Final = "val"
 
 
+Look = tuple[str, str]
+"""How an encoder came about (an arm's name, or `untrained`), and as in which data set it is shown the patches."""
+
+
 class ReproductionError(Exception):
     """Something that makes the comparison void, or ends it; its text is a sentence."""
 
@@ -38,6 +42,11 @@ class Arm:
     data: str
     shown: str
     train: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def look(self) -> Look:
+        """Its encoders as they are used."""
+        return self.name, self.shown
 
 
 DATA_SETS: Final[dict[str, dict[str, str]]] = {

@@ -10,15 +10,16 @@ from textwrap import fill
 from exaone_train.collapse.table import FeatureTable
 from reproduction import pictures, report
 from reproduction.contrast import Estimate
-from reproduction.design import ARMS, MACENKO, NONE, Arm, Places
-from reproduction.findings import PRIMARY, Findings, Look
+from reproduction.design import ARMS, MACENKO, NONE, Arm, Look, Places
+from reproduction.findings import PRIMARY, QUESTIONS, Findings
 from reproduction.report import Circumstances
+from reproduction.tissue import LABS_HELD_OUT
 
 _SURE = """Brackets are 95 % intervals over slides and seeds, for these laboratories and these training slides; those of
 tissue in laboratories not seen are over laboratories. With so many measures, one of twenty would be told apart by
 chance: the claim is judged by `same_slide_knn` alone."""
 _WIDTH = 120
-_MAIN_LOOKS: tuple[Look, ...] = tuple((arm.name, arm.shown) for arm in ARMS)
+_MAIN_LOOKS = (NONE.look, MACENKO.look)
 _ALL_LOOKS: tuple[Look, ...] = (*_MAIN_LOOKS, (NONE.name, MACENKO.shown), (MACENKO.name, NONE.shown))
 
 
@@ -49,7 +50,7 @@ def write_report(
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     shown = {
         report.title(key): (_named(findings, key, _ALL_LOOKS), findings.chance(key))
-        for key in (PRIMARY, "same_centre_knn", "tissue_labs_held_out")
+        for key in (PRIMARY, "same_centre_knn", LABS_HELD_OUT)
     }
     (folder / "figures.svg").write_text(pictures.figures(shown), encoding="utf-8")
     (folder / "maps.svg").write_text(pictures.maps(maps), encoding="utf-8")
@@ -59,7 +60,7 @@ def write_report(
 def write_levers(folder: Path, findings: Findings, arms: Sequence[Arm], about: Circumstances) -> None:
     """`levers.md` and `levers.json`: the main arms beside what else can be turned."""
     folder.mkdir(parents=True, exist_ok=True)
-    looks = list(dict.fromkeys((*_MAIN_LOOKS, *((arm.name, arm.shown) for arm in arms))))
+    looks = list(dict.fromkeys((*_MAIN_LOOKS, *(arm.look for arm in arms))))
     text = f"""# Beyond normalisation: what each lever changes
 
 Made by `make reproduce LEVERS=1`; `docs/reproduction.md`, the plan, says what was done and why. On generated slides, as
@@ -85,9 +86,8 @@ Differences from the arm *macenko*, over {len(findings.seeds)} seeds and {findin
 def _text(
     findings: Findings, real: Findings | None, about: Circumstances, detectable: dict[str, dict[str, float]]
 ) -> str:
-    tissue = "tissue_labs_held_out"
-    without, with_it = (findings.estimate(tissue, look).value for look in _MAIN_LOOKS)
-    labs = report.verdict(tissue, findings.difference(tissue, *reversed(_MAIN_LOOKS)))
+    without, with_it = (findings.estimate(LABS_HELD_OUT, look).value for look in _MAIN_LOOKS)
+    labs = report.verdict(LABS_HELD_OUT, findings.difference(LABS_HELD_OUT, *QUESTIONS["arms"]))
     on_real = (
         "There were none on this machine.\n"
         if real is None

@@ -11,7 +11,7 @@ from exaone_train.collapse.measured import Measured
 from exaone_train.collapse.scene import Options
 from exaone_train.collapse.table import FeatureTable
 from reproduction.contrast import Estimate, difference, estimate
-from reproduction.design import MACENKO, NONE
+from reproduction.design import MACENKO, NONE, Look
 from reproduction.tissue import tissue_probes
 
 PRIMARY = "same_slide_knn"
@@ -22,12 +22,9 @@ OPTIONS = Options(clustering_pairs=6, clustering_trials=3, clustering_patches=60
 UNTRAINED = "untrained"
 
 Measures = dict[str, Measured]
-Look = tuple[str, str]
-"""How an encoder came about (an arm's name, or `untrained`), and as in which data set it is shown the patches."""
-
 QUESTIONS: dict[str, tuple[Look, Look]] = {
-    "arms": ((MACENKO.name, MACENKO.shown), (NONE.name, NONE.shown)),
-    "training": ((MACENKO.name, MACENKO.shown), (NONE.name, MACENKO.shown)),
+    "arms": (MACENKO.look, NONE.look),
+    "training": (MACENKO.look, (NONE.name, MACENKO.shown)),
 }
 """How the arms differ as they would be used; and what pre-training adds to that, all being shown normalised patches."""
 

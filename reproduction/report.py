@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from exaone_train.collapse.words import words as words_of
 from reproduction.contrast import Estimate
-from reproduction.design import MACENKO, NONE, Arm, Size
-from reproduction.findings import PRIMARY, QUESTIONS, UNTRAINED, Findings, Look
+from reproduction.design import MACENKO, NONE, Arm, Look, Size
+from reproduction.findings import PRIMARY, QUESTIONS, UNTRAINED, Findings
 from reproduction.tissue import LABS_HELD_OUT, SLIDES_HELD_OUT
 
 _TISSUE = {
@@ -25,7 +25,7 @@ _ENDS = {
 }
 """The least and the most that a measure can be, where that is not 0 and 1."""
 
-_ARMS: tuple[Look, Look] = ((NONE.name, NONE.shown), (MACENKO.name, MACENKO.shown))
+_ARMS = (NONE.look, MACENKO.look)
 CHOSEN = (PRIMARY, "slide_probe", "same_centre_knn", "centre_probe", "robustness_index_centre", LABS_HELD_OUT)
 """What the shorter tables show."""
 
@@ -170,8 +170,7 @@ def levers_table(findings: Findings, arms: Sequence[Arm], keys: Sequence[str] = 
     """What each lever changes, against the arm `macenko`."""
     rows = [["against *macenko*", *(f"{title(key)}" for key in keys)]]
     for arm in arms:
-        look = (arm.name, arm.shown)
-        cells = [_judged(key, findings.difference(key, look, _ARMS[1])) for key in keys]
+        cells = [_judged(key, findings.difference(key, arm.look, MACENKO.look)) for key in keys]
         rows.append([f"**{arm.name}**: {arm.title}", *cells])
     return _table(rows)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from exaone_train.collapse.table import FeatureTable
 from reproduction import document
 from reproduction.datasets import SPLITS, build, index, write_manifest
-from reproduction.design import ARMS, LABS, LEVERS, MACENKO, NONE, PILOT, Arm, Places, Size, plain
+from reproduction.design import ARMS, LABS, LEVERS, MACENKO, NONE, PILOT, Arm, Look, Places, Size, plain
 from reproduction.features import held_out, trained, untrained
-from reproduction.findings import QUESTIONS, UNTRAINED, Findings, Look, look_at
+from reproduction.findings import QUESTIONS, UNTRAINED, Findings, look_at
 from reproduction.pilot import detectable, write_spread
 from reproduction.real import read_real_patches
 from reproduction.report import Circumstances
@@ -61,12 +61,12 @@ def reproduce(size: Size, out: Path, folder: Path, *, workers: int, levers: bool
         say(f"smallest differences told apart, of the question {question}: {told}")
     train(places, _jobs(ARMS, size.seeds), size, workers, say)
     features = _features(places, ARMS)
-    findings = look_at((*_looks(ARMS), *_CROSSED), size.seeds, features)
+    findings = look_at((*(arm.look for arm in ARMS), *_CROSSED), size.seeds, features)
     say("measured")
     if fresh:
         places.took.write_text(f"{(time.monotonic() - begun) / 60:.0f}", encoding="utf-8")
     about = _circumstances(places, size, ARMS)
-    maps = {arm.title: features(look, size.seeds[0]) for arm, look in zip(ARMS, _looks(ARMS), strict=True)}
+    maps = {arm.title: features(arm.look, size.seeds[0]) for arm in ARMS}
     real = _on_real_patches(places, size)
     document.write_report(folder, findings, real, about, detectable=least, maps=maps, places=places)
     if size == PILOT:
@@ -75,7 +75,7 @@ def reproduce(size: Size, out: Path, folder: Path, *, workers: int, levers: bool
         every, seeds = (*ARMS, *LEVERS), size.seeds[: size.lever_seeds]
         build(places, size, list(dict.fromkeys(arm.data for arm in every)), workers)
         train(places, _jobs(LEVERS, seeds), size, workers, say)
-        turned = look_at(_looks(LEVERS), seeds, _features(places, LEVERS))
+        turned = look_at([arm.look for arm in LEVERS], seeds, _features(places, LEVERS))
         both = findings.first(len(seeds)).beside(turned)
         about = _circumstances(places, replace(size, seeds=seeds), every)
         document.write_levers(folder, both, (NONE, *LEVERS), about)
@@ -85,11 +85,6 @@ def reproduce(size: Size, out: Path, folder: Path, *, workers: int, levers: bool
 def _jobs(arms: Sequence[Arm], seeds: Sequence[int]) -> list[Job]:
     """All runs; the arms of one seed stand together, so that whatever slows a machine down meets all arms."""
     return [Job(arm, seed) for seed in seeds for arm in arms]
-
-
-def _looks(arms: Sequence[Arm]) -> tuple[Look, ...]:
-    """Each arm's encoders as they are used: shown what they were trained on."""
-    return tuple((arm.name, arm.shown) for arm in arms)
 
 
 def _features(places: Places, arms: Sequence[Arm]) -> Callable[[Look, int], FeatureTable]:
@@ -113,7 +108,7 @@ def _on_real_patches(places: Places, size: Size) -> Findings | None:
         by, shown = look
         return patches.table(trained(places, by_name[by], seed), shown)
 
-    return look_at(_looks(ARMS), size.seeds, table_of)
+    return look_at([arm.look for arm in ARMS], size.seeds, table_of)
 
 
 def _circumstances(places: Places, size: Size, arms: Sequence[Arm]) -> Circumstances:
