@@ -47,11 +47,15 @@ class DaskProcesses:
         while len(self._workers) < workers:
             self.start_worker()
 
+    def kill_workers(self) -> None:
+        """Kill all workers; the scheduler goes on."""
+        while self._workers:
+            _kill(self._workers.pop())
+
     def close(self) -> None:
         """Kill everything."""
-        for process in (*self._workers, self.scheduler):
-            process.kill()
-            process.wait()
+        self.kill_workers()
+        _kill(self.scheduler)
 
 
 @contextlib.contextmanager
@@ -79,6 +83,19 @@ def children_of(pid: int) -> set[int]:
     return found
 
 
+def builders_of(worker: int) -> set[int]:
+    """The processes in which a worker builds groups.
+
+    Not just any of its children: when a worker starts, it runs `uname` for an instant, before it has any group.
+    """
+    found = set()
+    for child in children_of(worker):
+        with contextlib.suppress(OSError):
+            if b"exaone_prep.cluster.builder" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.add(child)
+    return found
+
+
 def wait_until(condition: Callable[[], bool], within_s: float) -> None:
     """Come back once something holds; fail the test if it does not in time."""
     until = time.monotonic() + within_s
@@ -97,3 +114,8 @@ def _start(folder: Path, *words: str, variables: Mapping[str, str] | None = None
             env={**os.environ, **(variables or {})},
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from exaone_prep.dataset import Dataset, create_dataset
 from exaone_prep.errors import UnreachableError
 from exaone_prep.progress import Progress
 from tests.builds import build, build_words, command, digest_of, files_of, finish, start
-from tests.daskcluster import DaskProcesses, children_of, dask_processes, wait_until
+from tests.daskcluster import DaskProcesses, builders_of, dask_processes, wait_until
 from tests.smallslides import manifest_of
 from tests.store import Errors, Store
 
@@ -36,10 +37,16 @@ def local(slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskProcesses]:
-    """A scheduler; each test starts the workers that it needs."""
-    with dask_processes(tmp_path_factory.mktemp("dask")) as processes:
-        yield processes
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskProcesses]:
+    with dask_processes(tmp_path_factory.mktemp("dask")) as started:
+        yield started
+
+
+@pytest.fixture
+def cluster(processes: DaskProcesses) -> Iterator[DaskProcesses]:
+    """A scheduler; each test starts the workers that it needs, and leaves none to the next, also if it fails."""
+    yield processes
+    processes.kill_workers()
 
 
 def attempts(out: Path) -> list[str]:
@@ -62,11 +69,15 @@ def order_of(dataset: Dataset, scratch: Path) -> Order:
 def test_a_cluster_makes_the_bytes_of_one_machine_also_when_a_worker_is_killed(
     slides: Path, local: Path, cluster: DaskProcesses, tmp_path: Path
 ) -> None:
-    first, second = cluster.start_worker(threads=1), cluster.start_worker(threads=2)
+    first = cluster.start_worker(threads=1)
     out = tmp_path / "dataset"
     driver = start(*build_words(slides, out), *SMALL, "--dask", cluster.address)
-    wait_until(lambda: bool(children_of(first.pid)), 60)
+    wait_until(lambda: bool(builders_of(first.pid)), 60)
+    cluster.start_worker(threads=2)
+    builders = builders_of(first.pid)
     first.kill()
+    for builder_pid in builders:  # as a lost machine does; left alone, it might commit before it notices
+        os.kill(builder_pid, signal.SIGKILL)
     ended = finish(driver)
     assert ended.code == 0, ended.err
     assert files_of(out) == files_of(local)
@@ -76,7 +87,6 @@ def test_a_cluster_makes_the_bytes_of_one_machine_also_when_a_worker_is_killed(
     # All by the other worker, with as many processes as that has threads.
     assert {json.loads(file.read_text())["built"]["workers"] for file in (out / "ledger").iterdir()} == {2}
     assert command("verify", str(out), "--deep").code == 0
-    second.kill()
 
 
 def test_a_driver_that_is_interrupted_ends_its_groups_everywhere_within_half_a_minute(
@@ -86,13 +96,12 @@ def test_a_driver_that_is_interrupted_ends_its_groups_everywhere_within_half_a_m
     out = tmp_path / "dataset"
     words = (*build_words(slides, out), *SMALL, "--dask", cluster.address, "--scratch", str(tmp_path / "scratch"))
     driver = start(*words)
-    wait_until(lambda: bool(children_of(worker.pid)) and any(tmp_path.glob("scratch/*/group-*")), 60)
+    wait_until(lambda: bool(builders_of(worker.pid)) and any(tmp_path.glob("scratch/*/group-*")), 60)
     began = time.monotonic()
     driver.send_signal(signal.SIGTERM)
     assert finish(driver).code == 130
-    wait_until(lambda: not children_of(worker.pid), STOPS_WITHIN_S - (time.monotonic() - began))
+    wait_until(lambda: not builders_of(worker.pid), STOPS_WITHIN_S - (time.monotonic() - began))
     assert not any(tmp_path.glob("scratch/*/group-*"))
-    worker.kill()
 
 
 def test_groups_of_a_driver_that_was_killed_end_by_themselves(
@@ -100,11 +109,10 @@ def test_groups_of_a_driver_that_was_killed_end_by_themselves(
 ) -> None:
     worker = cluster.start_worker(threads=1)
     driver = start(*build_words(slides, tmp_path / "dataset"), *SMALL, "--dask", cluster.address)
-    wait_until(lambda: bool(children_of(worker.pid)), 60)
+    wait_until(lambda: bool(builders_of(worker.pid)), 60)
     driver.kill()
     finish(driver)
-    wait_until(lambda: not children_of(worker.pid), STOPS_WITHIN_S)
-    worker.kill()
+    wait_until(lambda: not builders_of(worker.pid), STOPS_WITHIN_S)
 
 
 def test_a_worker_with_other_versions_is_refused_naming_both_environments(
@@ -115,14 +123,13 @@ def test_a_worker_with_other_versions_is_refused_naming_both_environments(
         "found = metadata.version\n"
         "metadata.version = lambda name: '0.0.1' if name == 'simplejpeg' else found(name)\n"
     )
-    worker = cluster.start_worker(variables={"PYTHONPATH": str(tmp_path)})
+    cluster.start_worker(variables={"PYTHONPATH": str(tmp_path)})
     ended = command(*build_words(slides, tmp_path / "dataset"), *SMALL, "--dask", cluster.address)
     assert ended.code == 2, ended.err
     sentence = ended.err.strip().splitlines()[-1]
     assert "No worker of the Dask cluster can build this data set" in sentence
     assert "simplejpeg=0.0.1" in sentence
     assert not (tmp_path / "dataset" / "ledger").exists()
-    worker.kill()
 
 
 def test_a_scheduler_that_is_lost_or_not_there_is_said_in_a_sentence(slides: Path, local: Path, tmp_path: Path) -> None:
@@ -131,13 +138,13 @@ def test_a_scheduler_that_is_lost_or_not_there_is_said_in_a_sentence(slides: Pat
         words = (*build_words(slides, out), *SMALL, "--dask", cluster.address)
         worker = cluster.start_worker()
         driver = start(*words)
-        wait_until(lambda: bool(children_of(worker.pid)), 60)
+        wait_until(lambda: bool(builders_of(worker.pid)), 60)
         cluster.scheduler.kill()
         ended = finish(driver)
         assert ended.code == 1, ended.err
         assert "scheduler at" in ended.err.strip().splitlines()[-1]
         assert "Traceback" not in ended.err
-        wait_until(lambda: not children_of(worker.pid), STOPS_WITHIN_S)
+        wait_until(lambda: not builders_of(worker.pid), STOPS_WITHIN_S)
     ended = command(*words)
     assert ended.code == 1
     assert "There is no Dask scheduler at" in ended.err
