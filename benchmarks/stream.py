@@ -26,6 +26,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -136,7 +137,7 @@ def figures_of(shards: ShardSet, *, rounds: int, images_per_round: int) -> tuple
     found: dict[str, list[tuple[float, float]]] = {}
     for _ in range(rounds):
         found.setdefault("plain", []).append(measured(plain(some, shards.patch_size_px)))
-        with Stream(shards, DATA, seed=0) as stream:
+        with closing(Stream(shards, DATA, seed=0)) as stream:
             # Until its memory is what it stays; as many images are under way before as after what is measured.
             taken(stream, _WARM_UP_STEPS)()
             found.setdefault("stream", []).append(measured(taken(stream, steps)))

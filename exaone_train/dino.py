@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from lightly.loss.dino_loss import DINOLoss
 from lightly.models.utils import update_momentum
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from exaone_train.config import Config
+from exaone_train.devices import Fabric
 from exaone_train.model import Network, weight_groups
 from exaone_train.schedules import StepValues
 

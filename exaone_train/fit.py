@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from lightning_fabric import Fabric
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-
 from exaone_train import checkpoint
 from exaone_train.augment import MultiCrop
 from exaone_train.config import Config
+from exaone_train.devices import Fabric, one_device_each
 from exaone_train.dino import Learner
-from exaone_train.errors import ConfigError, TrainError
+from exaone_train.errors import TrainError
 from exaone_train.journal import Journal, mean_over_ranks
 from exaone_train.schedules import values_at
 from exaone_train.shardset import ShardSet, open_shards
@@ -40,7 +37,7 @@ def fit(config: Config, places: Sequence[str], run: Path) -> bool:
     Raises:
         TrainError: Something a person can mend; or the loss is no longer a number.
     """
-    fabric = _fabric(config)
+    fabric = one_device_each(config)
     rank, ranks, steps, seed = fabric.global_rank, fabric.world_size, config.run.max_steps, config.run.seed
     first = rank * config.per_rank(ranks)
     run.mkdir(parents=True, exist_ok=True)
@@ -52,7 +49,7 @@ def fit(config: Config, places: Sequence[str], run: Path) -> bool:
     watch = _watch(config, places) if rank == 0 else None
     with (
         _stop_requests() as asked,
-        Stream(shards, config.data, seed=seed, rank=rank, world_size=ranks, start_step=done) as stream,
+        closing(Stream(shards, config.data, seed=seed, rank=rank, world_size=ranks, start_step=done)) as stream,
         closing(Journal(fabric, run, done)) as journal,
     ):
         while done < steps:
@@ -97,18 +94,6 @@ def _stop_requests() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _fabric(config: Config) -> Fabric:
-    """One device per process; how many processes there are is for `torchrun` to say."""
-    local, world = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
-    device, precision = config.run.accelerator, config.run.precision
-    try:
-        fabric = Fabric(accelerator=device, devices=local, num_nodes=world // local, precision=precision)
-    except (MisconfigurationException, RuntimeError) as error:
-        raise ConfigError(f"There is no {device} device for each of {local} processes on this machine.") from error
-    fabric.launch()
-    return fabric
 
 
 def _begin(config: Config, fabric: Fabric, shards: ShardSet, run: Path) -> tuple[Learner, int]:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from exaone_train.devices import Fabric
 from exaone_train.stream import Batch, Stream
 
 LINE = "loss {loss:.3f}, {images_per_s:,.0f} images/s, waiting {wait_share:.0%}, {slides} slides in the batch"

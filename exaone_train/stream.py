@@ -12,7 +12,6 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -56,7 +55,7 @@ class Batch:
     substituted: int
 
 
-class Stream(Iterator[Batch], AbstractContextManager["Stream"]):
+class Stream(Iterator[Batch]):
     """Iterates over the batches of a run.
 
     In memory are: two windows of each stream that this rank's part of a batch is taken from (2 × `data.window` × about
@@ -101,11 +100,8 @@ class Stream(Iterator[Batch], AbstractContextManager["Stream"]):
         """Batches of an epoch."""
         return self._order.steps_per_epoch
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
-        """End the threads."""
+        """End the threads; no batch can be had any more."""
         for wait in (False, True):
             for pool in self._pools:
                 pool.shutdown(wait, cancel_futures=True)
@@ -169,22 +165,18 @@ class Stream(Iterator[Batch], AbstractContextManager["Stream"]):
         log.info("Epoch %d leaves out %d samples, fewer than one batch: %s.", epoch, len(rows), named)
 
 
-def held_out(
-    shards: ShardSet, count: int, *, rank: int = 0, world_size: int = 1, on_damage: Literal["fail", "skip"] = "fail"
-) -> Batch | None:
+def held_out(shards: ShardSet, count: int, *, on_damage: Literal["fail", "skip"] = "fail") -> Batch | None:
     """A fixed sample of a split: the first samples of shards of different groups, about eight of each slide in them.
 
     Shards are mixed, so that neighbours in them are a random sample of a group's slides.
 
     Args:
         shards: Of the split.
-        count: Images of all ranks together, at most.
-        rank: Whose part this is; all have equal ones.
-        world_size: Ranks.
+        count: Images, at most.
         on_damage: As in the configuration of data.
 
     Returns:
-        This rank's part, step 0; None if the split has fewer samples than there are ranks.
+        As step 0; None if the split has no sample.
 
     Raises:
         ShardError: A store cannot be read; a sample is damaged and `on_damage` is `fail`, or all are.
@@ -193,14 +185,12 @@ def held_out(
     # The first shards of all groups, then the second ones.
     listed = sorted(range(len(shards.shards)), key=lambda shard: shards.shards[shard].row_group)
     places = [(shard, row) for shard in listed for row in range(min(each, shards.shards[shard].samples))][:count]
-    part = len(places) // world_size
-    if not part:
+    if not places:
         return None
-    shard, row = np.array(places[rank * part : (rank + 1) * part]).T
+    shard, row = np.array(places).T
     samples = ShardReader(shards, indexes=1).read(shard, row)
-    pixels = np.empty((part, shards.patch_size_px, shards.patch_size_px, 3), dtype=np.uint8)
-    decoder = Decoder(on_damage)
-    return _batch(pixels, decoder.decode(samples, pixels, lambda at: samples[at + 1 :] + samples[:at]), 0)
+    pixels = np.empty((len(places), shards.patch_size_px, shards.patch_size_px, 3), dtype=np.uint8)
+    return _batch(pixels, Decoder(on_damage).decode(samples, pixels, lambda at: samples[at + 1 :] + samples[:at]), 0)
 
 
 def _batch(pixels: Pixels, decoded: Decoded, step: int) -> Batch:

@@ -81,3 +81,9 @@ def test_the_command_line_says_what_it_can_before_anything_heavy_is_imported() -
     )
     ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"
+
+
+def test_fit_is_imported_without_packages_that_only_others_of_this_environment_need() -> None:
+    probe = "import sys, exaone_train.fit\nprint({'torchmetrics', 'transformers'} & {*sys.modules})"
+    ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert ended.stdout == "set()\n"
