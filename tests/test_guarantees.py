@@ -117,7 +117,13 @@ def test_killed_at_every_named_step_and_resumed(slides: Path, undisturbed: Path,
     _clean(out)
 
 
-@pytest.mark.parametrize("step", ["shard-linked:5", "index-put:2", "ledger-before:3", "ledger-after:2"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        *("index-put:2", "ledger-after:2"),
+        *(pytest.param(step, marks=pytest.mark.soak) for step in ("shard-linked:5", "ledger-before:3")),
+    ],
+)
 def test_killed_in_a_later_group_and_resumed(slides: Path, undisturbed: Path, tmp_path: Path, step: str) -> None:
     out = tmp_path / "out"
     ended = command(*build_words(slides, out), *FIVE_GROUPS, "--workers", "2", env={KILL_AT: step})
@@ -147,10 +153,10 @@ def _kill_at_random_moments(slides: Path, out: Path, kills: int, seed: int) -> i
 
 def test_killed_at_random_moments_and_resumed(slides: Path, undisturbed: Path, tmp_path: Path) -> None:
     hit, attempt = 0, 0
-    while hit < 10:
+    while hit < 6:
         attempt += 1
         out = tmp_path / f"out-{attempt}"
-        hit += _kill_at_random_moments(slides, out, 10 - hit, seed=attempt)
+        hit += _kill_at_random_moments(slides, out, 6 - hit, seed=attempt)
         build(slides, out, *FIVE_GROUPS)
         _same(out, undisturbed)
         _clean(out)

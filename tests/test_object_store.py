@@ -136,7 +136,7 @@ def test_errors_slow_answers_and_a_lost_one_change_nothing(store: Store, digest:
     lost = LostAnswers(matching=r"^PUT .*/shards/", times=1)
     lost_entry = LostAnswers(matching=r"^PUT .*/ledger/", times=1)
     lost_slide = LostAnswers(matching=r"^GET slides/", share=0.5, times=2)
-    errors, slow = Errors(share=0.05, seed=1), Slow(share=0.1, seconds=0.5, seed=2)
+    errors, slow = Errors(share=0.05, seed=1), Slow(share=0.1, seconds=0.2, seed=2)
     with store.failing(lost, lost_entry, lost_slide, errors, slow):
         ended = command(*build_there(store, "disturbed"))
     assert ended.code == 0, ended.err
