@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import time
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from exaone_train.devices import Fabric
+from exaone_train.errors import TrainError
 from exaone_train.stream import Batch, Stream
 
 LINE = "loss {loss:.3f}, {images_per_s:,.0f} images/s, waiting {wait_share:.0%}, {slides} slides in the batch"
@@ -29,14 +31,18 @@ class Journal:
         fabric: Of this process.
         run: Folder of the run: `log.jsonl`, and `tensorboard/`.
         step: Finished steps. Entries of later ones, which went with a process that was killed, are taken out.
+
+    Raises:
+        TrainError: Another `fit` is at this run; its log is left as it is.
     """
 
     def __init__(self, fabric: Fabric, run: Path, step: int) -> None:
         self._fabric = fabric
         self._begin()
         if fabric.is_global_zero:
-            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
             self._file = (run / "log.jsonl").open("a+b")
+            _claim(self._file, run)
+            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
             self._file.seek(0)
             lines = [line for line in self._file if line.endswith(b"}\n") and json.loads(line)["step"] <= step]
             self._file.truncate(sum(map(len, lines)))
@@ -85,6 +91,17 @@ class Journal:
 
     def _begin(self) -> None:
         self._since, self._waited_s, self._images, self._substituted = time.perf_counter(), 0.0, 0, 0
+
+
+def _claim(file: BinaryIO, run: Path) -> None:
+    """Let no other process train this run until the file is closed or this one dies: each would cut the other's log."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise TrainError(f"Another process is training {run}: wait for it, or give another --out.") from None
+    except OSError as error:  # some file systems of clusters have no locks
+        log.debug("%s is not locked: %s", run, error)
 
 
 def mean_over_ranks(fabric: Fabric, values: Sequence[float | Tensor]) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from pathlib import Path
 
@@ -73,6 +74,20 @@ def test_after_a_damaged_checkpoint_it_goes_on_from_the_one_before(
     assert f"The checkpoint {newest} is damaged. An older one is looked for." in caplog.messages
     assert different(last_of(run), last_of(undisturbed)) == []
     assert learned(run) == learned(undisturbed)
+
+
+def test_a_run_that_another_process_is_at_is_left_as_it_is(undisturbed: Path, shards: str, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(undisturbed, tmp_path / "run"))
+    (run / "checkpoints" / "step-00000020.pt").unlink()
+    before = (run / "log.jsonl").read_bytes()
+    with (run / "log.jsonl").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(TrainError, match=f"^Another process is training {run}: wait for it, or give"):
+            fit(DROPPING, [shards], run)
+    assert (run / "log.jsonl").read_bytes() == before
+    assert len([*(run / "tensorboard").iterdir()]) == len([*(undisturbed / "tensorboard").iterdir()])
+    assert fit(DROPPING, [shards], run)
+    assert different(last_of(run), last_of(undisturbed)) == []
 
 
 def test_how_it_is_computed_may_change_on_the_way(undisturbed: Path, shards: str, tmp_path: Path) -> None:
