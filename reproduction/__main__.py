@@ -16,6 +16,7 @@ def main() -> int:
     """Do it."""
     parser = argparse.ArgumentParser(prog="python -m reproduction", description=__doc__)
     parser.add_argument("--size", choices=SIZES, default="main")
+    parser.add_argument("--quick", dest="size", action="store_const", const=QUICK.name, help="the same as --size quick")
     parser.add_argument("--levers", action="store_true", help="also what this system can turn beyond the paper")
     parser.add_argument("--out", type=Path, help="folder to work in; build/reproduction/<size> if not given")
     parser.add_argument("--report", type=Path, help="folder for the report; <out>/report if not given")

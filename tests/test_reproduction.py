@@ -371,7 +371,7 @@ def test_real_patches_are_shown_as_scanned_and_normalised_by_slide() -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(1_200)
 def test_a_quick_reproduction_with_its_levers_ends_with_a_report_and_goes_on_where_it_was(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "reproduction", "--size", "quick", "--levers", "--out", str(tmp_path / "work")]
+    words = [sys.executable, "-m", "reproduction", "--quick", "--levers", "--out", str(tmp_path / "work")]
 
     def run() -> str:
         ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
