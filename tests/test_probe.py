@@ -28,12 +28,12 @@ from exaone_prep.catalog import catalog as catalog_table
 from exaone_train.commands import probe
 from exaone_train.errors import ProbeError
 from exaone_train.logistic import DECAYS, fit, fit_by_validation
-from exaone_train.probe.encoder import open_encoder
 from exaone_train.probe.evaluate import TaskResult, evaluate, knn_probabilities
 from exaone_train.probe.features import features_of, resized
 from exaone_train.probe.folder import folder_task
 from exaone_train.probe.leak import leak, patient_of, trained_on
 from exaone_train.probe.macenko import BUILT_IN, PatchNormaliser
+from exaone_train.probe.opened import open_encoder
 from exaone_train.probe.published import TABLE, TASKS
 from exaone_train.probe.report import ProbeReport, accuracy_over_slides, table
 from exaone_train.probe.scores import SCORES, Score, scores

@@ -21,8 +21,8 @@ from exaone_train.encoder import load_encoder
 from exaone_train.errors import CheckpointError, ProbeError, ShardError
 from exaone_train.export import export
 from exaone_train.fit import fit
-from exaone_train.probe.encoder import open_encoder
 from exaone_train.probe.macenko import PatchNormaliser
+from exaone_train.probe.opened import open_encoder
 from exaone_train.shardset import ShardSet, open_shards
 from tests.downstream import picture, save
 from tests.trainruns import Trainer, build_tinted, tiny

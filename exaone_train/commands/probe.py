@@ -36,9 +36,9 @@ def probe(
     from rich.console import Console
     from rich.progress import Progress
 
-    from exaone_train.probe.encoder import open_encoder
     from exaone_train.probe.evaluate import evaluate
     from exaone_train.probe.leak import trained_on
+    from exaone_train.probe.opened import open_encoder
     from exaone_train.probe.report import ProbeReport, accuracy_over_slides, table
     from exaone_train.probe.tasks import open_task
 
