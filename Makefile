@@ -30,7 +30,7 @@ demo-flow: env ## The same as a Prefect flow on a local Dask cluster, with a ser
 prefect-setup: env ## Make Prefect's work pools, then deployments; those for GPUs with GPU=1
 	@$(BIN)/python tools/prefect_setup.py $(if $(filter 1,$(GPU)),--gpu)
 
-test: env ## Run the tests (about 12 minutes on 2 cores)
+test: env ## Run the tests (12 to 14 minutes on 2 cores)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak"
 
 soak: env ## Run the long proofs: many random kills, mixing over many shards
