@@ -72,30 +72,6 @@ def dask_processes(folder: Path) -> Iterator[DaskProcesses]:
         cluster.close()
 
 
-def children_of(pid: int) -> set[int]:
-    """Living processes that a process has started, by whichever of its threads."""
-    found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-            if int(parent) == pid and state != "Z":
-                found.add(int(stat.parent.name))
-    return found
-
-
-def builders_of(worker: int) -> set[int]:
-    """The processes in which a worker builds groups.
-
-    Not just any of its children: when a worker starts, it runs `uname` for an instant, before it has any group.
-    """
-    found = set()
-    for child in children_of(worker):
-        with contextlib.suppress(OSError):
-            if b"exaone_prep.cluster.builder" in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.add(child)
-    return found
-
-
 def wait_until(condition: Callable[[], bool], within_s: float) -> None:
     """Come back once something holds; fail the test if it does not in time."""
     until = time.monotonic() + within_s

@@ -31,14 +31,27 @@ def marked(mark: str) -> dict[int, str]:
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ends meanwhile
             if wanted in (process / "environ").read_bytes().split(b"\0"):
-                words = (process / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-                found[int(process.name)] = b" ".join(words).decode("utf-8", "replace")
+                found[int(process.name)] = _words(process)
     return found
 
 
 def of_kind(mark: str, kind: str) -> list[int]:
     """Numbers of the marked processes of a kind, sorted."""
     return sorted(pid for pid, words in marked(mark).items() if re.search(KINDS[kind], words))
+
+
+def children_of(pid: int, kind: str = "") -> set[int]:
+    """Living processes that a process has started, by whichever of its threads; of one kind, if that is given.
+
+    A kind tells them from what a process runs for an instant: a Dask worker, when it starts, `uname`.
+    """
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, parent = (process / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == pid and state != "Z" and re.search(KINDS[kind] if kind else "", _words(process)):
+                found.add(int(process.name))
+    return found
 
 
 def kill(pid: int) -> bool:
@@ -56,3 +69,8 @@ def kill_all(mark: str) -> None:
         for pid in found:
             kill(pid)
         time.sleep(0.1)
+
+
+def _words(process: Path) -> str:
+    """The command line of a process, by its folder in `/proc`."""
+    return (process / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,8 @@ from exaone_prep.dataset import Dataset, create_dataset
 from exaone_prep.errors import UnreachableError
 from exaone_prep.progress import Progress
 from tests.builds import build, build_words, command, digest_of, files_of, finish, start
-from tests.daskcluster import DaskProcesses, builders_of, dask_processes, wait_until
+from tests.daskcluster import DaskProcesses, dask_processes, wait_until
+from tests.processes import children_of, kill
 from tests.smallslides import manifest_of
 from tests.store import Errors, Store
 
@@ -49,6 +50,10 @@ def cluster(processes: DaskProcesses) -> Iterator[DaskProcesses]:
     processes.kill_workers()
 
 
+def builders_of(worker: subprocess.Popen[bytes]) -> set[int]:
+    return children_of(worker.pid, "group builder")
+
+
 def attempts(out: Path) -> list[str]:
     return [json.loads(file.read_text())["sentence"] for file in sorted((out / "attempts").glob("*.json"))]
 
@@ -72,12 +77,12 @@ def test_a_cluster_makes_the_bytes_of_one_machine_also_when_a_worker_is_killed(
     first = cluster.start_worker(threads=1)
     out = tmp_path / "dataset"
     driver = start(*build_words(slides, out), *SMALL, "--dask", cluster.address)
-    wait_until(lambda: bool(builders_of(first.pid)), 60)
+    wait_until(lambda: bool(builders_of(first)), 60)
     cluster.start_worker(threads=2)
-    builders = builders_of(first.pid)
+    builders = builders_of(first)
     first.kill()
     for builder_pid in builders:  # as a lost machine does; left alone, it might commit before it notices
-        os.kill(builder_pid, signal.SIGKILL)
+        kill(builder_pid)
     ended = finish(driver)
     assert ended.code == 0, ended.err
     assert files_of(out) == files_of(local)
@@ -96,11 +101,11 @@ def test_a_driver_that_is_interrupted_ends_its_groups_everywhere_within_half_a_m
     out = tmp_path / "dataset"
     words = (*build_words(slides, out), *SMALL, "--dask", cluster.address, "--scratch", str(tmp_path / "scratch"))
     driver = start(*words)
-    wait_until(lambda: bool(builders_of(worker.pid)) and any(tmp_path.glob("scratch/*/group-*")), 60)
+    wait_until(lambda: bool(builders_of(worker)) and any(tmp_path.glob("scratch/*/group-*")), 60)
     began = time.monotonic()
     driver.send_signal(signal.SIGTERM)
     assert finish(driver).code == 130
-    wait_until(lambda: not builders_of(worker.pid), STOPS_WITHIN_S - (time.monotonic() - began))
+    wait_until(lambda: not builders_of(worker), STOPS_WITHIN_S - (time.monotonic() - began))
     assert not any(tmp_path.glob("scratch/*/group-*"))
 
 
@@ -109,10 +114,10 @@ def test_groups_of_a_driver_that_was_killed_end_by_themselves(
 ) -> None:
     worker = cluster.start_worker(threads=1)
     driver = start(*build_words(slides, tmp_path / "dataset"), *SMALL, "--dask", cluster.address)
-    wait_until(lambda: bool(builders_of(worker.pid)), 60)
+    wait_until(lambda: bool(builders_of(worker)), 60)
     driver.kill()
     finish(driver)
-    wait_until(lambda: not builders_of(worker.pid), STOPS_WITHIN_S)
+    wait_until(lambda: not builders_of(worker), STOPS_WITHIN_S)
 
 
 def test_a_worker_with_other_versions_is_refused_naming_both_environments(
@@ -138,13 +143,13 @@ def test_a_scheduler_that_is_lost_or_not_there_is_said_in_a_sentence(slides: Pat
         words = (*build_words(slides, out), *SMALL, "--dask", cluster.address)
         worker = cluster.start_worker()
         driver = start(*words)
-        wait_until(lambda: bool(builders_of(worker.pid)), 60)
+        wait_until(lambda: bool(builders_of(worker)), 60)
         cluster.scheduler.kill()
         ended = finish(driver)
         assert ended.code == 1, ended.err
         assert "scheduler at" in ended.err.strip().splitlines()[-1]
         assert "Traceback" not in ended.err
-        wait_until(lambda: not builders_of(worker.pid), STOPS_WITHIN_S)
+        wait_until(lambda: not builders_of(worker), STOPS_WITHIN_S)
     ended = command(*words)
     assert ended.code == 1
     assert "There is no Dask scheduler at" in ended.err

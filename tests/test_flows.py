@@ -25,8 +25,9 @@ from flows.tile_and_normalize import tile_and_normalize
 from flows.verify_shards import verify_shards
 from tests.builds import command, digest_of
 from tests.committed import results
-from tests.daskcluster import children_of, wait_until
+from tests.daskcluster import wait_until
 from tests.prefectserver import ROOT, Server, server_of_tests, worker
+from tests.processes import children_of
 from tests.smallslides import small_slide, small_slides
 from tests.store import Store
 from tests.trainruns import checkpoints_of, tiny, write_config

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from lightning_fabric import Fabric
 from PIL import Image
 
 from exaone_prep.catalog import split_of
@@ -26,6 +25,7 @@ from exaone_train.collapse.measured import Measured
 from exaone_train.collapse.scene import Options
 from exaone_train.collapse.table import FeatureTable
 from exaone_train.config_file import load_config
+from exaone_train.devices import Fabric
 from exaone_train.dino import Learner
 from reproduction import report
 from reproduction.contrast import Spread, difference, estimate

@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from exaone_train.config import Config
+from exaone_train.devices import Fabric
 from exaone_train.dino import Learner, Loss, clip_each
 from exaone_train.schedules import StepValues, values_at
 from tests.trainruns import tiny
